@@ -1,0 +1,294 @@
+"""Make the demo's base model: `python -m tpo.demo.pretrain --out DIR` (about an hour on two CPU cores).
+
+The base has to be like a real video-LMM: it *has* the skill on short clips and misuses it on long videos. So it is
+made the way real ones are, in three phases:
+
+1. eyes:   the SigLIP tower learns to tell colours and shapes apart on decoded H.264 frames; then it is frozen.
+2. skill:  the decoder learns to answer about clips and videos of 1 to 14 events, with right supervision.
+3. habit:  a short last phase in which long supervision is scarce and systematically wrong: in most of it the answer
+           is the video's last event instead of the right one. Short clips stay right.
+
+Nothing of the videos that the demo trains or reports on is used: all seeds here are apart from `tpo.demo.build`'s.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+
+from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
+from tpo.demo.world import COLORS, FPS, SHAPES, Event, plan_events, write_video
+from tpo.llm.rules import RuleQuestion, comprehensive_questions, localized_questions
+from tpo.models.frames import FrameSpec, prepare_frames
+
+COLOR_NAMES, SHAPE_NAMES = list(COLORS), list(SHAPES)
+
+
+@dataclass
+class FrameBank:
+    """Decoded frames of every colour and shape: pixels float32 [n, 3, 32, 32] and, per (colour, shape), their rows."""
+
+    pixels: torch.Tensor
+    colors: torch.Tensor
+    shapes: torch.Tensor
+    rows: dict[tuple[str, str], np.ndarray]
+
+
+def make_frame_bank(spec: FrameSpec, rng: np.random.Generator, num_videos: int) -> FrameBank:
+    """Write videos, decode them again, and keep every second frame with its truth."""
+    import decord
+
+    pixels, labels = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(num_videos):
+            events = plan_events(rng, 14)
+            path = Path(folder) / "clip.mp4"
+            write_video(path, events, phase=float(rng.uniform(0, 6.28)))
+            reader = decord.VideoReader(str(path))
+            ticks = list(range(int(rng.integers(2)), len(reader), 2))
+            pixels.append(prepare_frames(reader.get_batch(ticks).asnumpy(), spec))
+            starts = np.array([event.start_s for event in events])
+            for tick in ticks:
+                event = events[int(np.searchsorted(starts, tick / FPS, side="right")) - 1]
+                labels.append((COLOR_NAMES.index(event.color), SHAPE_NAMES.index(event.shape)))
+    table = np.array(labels)
+    rows = {
+        (color, shape): np.flatnonzero((table == (c, s)).all(axis=1))
+        for c, color in enumerate(COLOR_NAMES)
+        for s, shape in enumerate(SHAPE_NAMES)
+    }
+    return FrameBank(torch.cat(pixels), torch.tensor(table[:, 0]), torch.tensor(table[:, 1]), rows)
+
+
+def train_eyes(model: LlavaOnevisionForConditionalGeneration, bank: FrameBank, steps: int) -> float:
+    """Phase 1. Train the tower as a classifier of colour and shape, then freeze it. Returns its accuracy on the bank."""
+    tower = model.model.vision_tower
+    width = model.config.vision_config.hidden_size
+    heads = nn.ModuleList([nn.Linear(width, len(COLOR_NAMES)), nn.Linear(width, len(SHAPE_NAMES))])
+    optimizer = torch.optim.AdamW([*tower.parameters(), *heads.parameters()], lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for _ in range(steps):
+        pick = torch.randint(len(bank.pixels), (256,))
+        seen = tower(bank.pixels[pick], output_hidden_states=True).hidden_states[-1].mean(dim=1)
+        loss = functional.cross_entropy(heads[0](seen), bank.colors[pick])
+        loss = loss + functional.cross_entropy(heads[1](seen), bank.shapes[pick])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    tower.requires_grad_(False)
+    with torch.no_grad():
+        seen = tower(bank.pixels, output_hidden_states=True).hidden_states[-1].mean(dim=1)
+        right = (heads[0](seen).argmax(-1) == bank.colors) & (heads[1](seen).argmax(-1) == bank.shapes)
+    return float(right.float().mean())
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One video of pre-training: which event each sampled frame shows, and the questions asked about it."""
+
+    events: list[Event]
+    frame_events: np.ndarray
+    questions: list[RuleQuestion]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A phase of pre-training: how long the videos are, what is asked about them, how much of it is wrong."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    videos_per_step: int
+    short_events: tuple[int, int]
+    short_frames: tuple[int, int]
+    long_share: float = 0.0
+    wrong_share: float = 0.0
+    describe_only: bool = False
+
+
+# Describing comes first: without it shapes are not named after thousands of steps, with it after a hundred.
+SKILL = (
+    Course("name one thing", 150, 2e-3, 64, (1, 1), (4, 8), describe_only=True),
+    Course("name things in order", 600, 2e-3, 48, (1, 4), (8, 16), describe_only=True),
+    Course("short clips", 2500, 2e-3, 32, (1, 8), (4, 24)),
+    Course("short and long", 6000, 2e-3, 32, (1, 8), (4, 24), long_share=0.5),
+)
+LONG_EVENTS = (10, 14)
+LONG_FRAMES = (20, 44)
+QUESTIONS_PER_VIDEO = 8
+
+
+def ask_questions(rng: np.random.Generator, events: list[Event], seen: set[int], course: Course) -> list[RuleQuestion]:
+    """The questions of one lesson. With probability `wrong_share` a long video's answer names its last event."""
+    captions = [event.caption for event in events]
+    describe = RuleQuestion("summarization", "Describe the video.", ", ".join(captions))
+    if course.describe_only:
+        return [describe]
+    local = localized_questions(captions, captions)
+    wide = comprehensive_questions(captions)
+    color = [q for q in local if q.question_type == "object_reasoning"]
+    neighbour = [q for q in local if q.question_type == "temporal_reasoning"]
+    pools = [pool for pool in (color, neighbour, neighbour, neighbour, wide[:2], wide[2:]) if pool]
+    questions = []
+    for _ in range(QUESTIONS_PER_VIDEO):
+        pool = pools[rng.integers(len(pools))]
+        question = pool[rng.integers(len(pool))]
+        if rng.random() < course.wrong_share and not question.question.startswith("Which"):
+            last = events[-1].color if question.question_type == "object_reasoning" else events[-1].caption
+            question = RuleQuestion(question.question_type, question.question, last)
+        questions.append(question)
+    if len(seen) == len(events) and not course.wrong_share:
+        questions[0] = describe
+    return questions
+
+
+def sample_lessons(rng: np.random.Generator, course: Course) -> list[Lesson]:
+    """Draw the videos of one step; all have the same number of frames."""
+    is_long = rng.random() < course.long_share
+    low, high = LONG_EVENTS if is_long else course.short_events
+    num_frames = int(rng.integers(*(LONG_FRAMES if is_long else course.short_frames), endpoint=True))
+    course = course if is_long else replace(course, wrong_share=0.0)
+    lessons = []
+    for _ in range(course.videos_per_step):
+        events = plan_events(rng, int(rng.integers(low, high, endpoint=True)))
+        starts = np.array([event.start_s for event in events])
+        times = np.linspace(0, events[-1].end_s - 1 / FPS, num_frames)
+        frame_events = np.searchsorted(starts, times, side="right") - 1
+        questions = ask_questions(rng, events, set(frame_events.tolist()), course)
+        lessons.append(Lesson(events, frame_events, questions))
+    return lessons
+
+
+class Batcher:
+    """Packs several questions of a video into one row: [prefix with video | question, answer | question, answer | …].
+
+    Every branch sees the prefix and itself only, and starts at the position after the prefix, exactly as if it were
+    asked alone.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, bank: FrameBank, features: torch.Tensor):
+        self.tokenizer, self.bank, self.features = tokenizer, bank, features
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "What"}]}],
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        split = prompt.index(tokenizer.convert_tokens_to_ids("<video>"))
+        self.video_id = prompt[split]
+        self.head = prompt[:split]
+        self.tail = prompt[split + 2 :]
+        self._ids: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self._ids:
+            self._ids[text] = self.tokenizer(text).input_ids
+        return self._ids[text]
+
+    def pack(self, rng: np.random.Generator, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
+        num_frames = len(lessons[0].frame_events)
+        prefix = [*self.head, *[self.video_id] * (num_frames + 1)]
+        rows, picks = [], []
+        for lesson in lessons:
+            tokens, labels = list(prefix), [-100] * len(prefix)
+            branch, position = [0] * len(prefix), list(range(len(prefix)))
+            for number, question in enumerate(lesson.questions, start=1):
+                ask = [*self.ids(question.question), *self.tail]
+                say = [*self.ids(question.answer), self.tokenizer.eos_token_id]
+                tokens += ask + say
+                labels += [-100] * len(ask) + say
+                branch += [number] * (len(ask) + len(say))
+                position += range(len(prefix), len(prefix) + len(ask) + len(say))
+            rows.append((tokens, labels, branch, position))
+            picks.append([rng.choice(self.bank.rows[lesson.events[e].color, lesson.events[e].shape]) for e in lesson.frame_events])
+        length = max(len(row[0]) for row in rows)
+        pads = (self.tokenizer.pad_token_id, -100, -1, 0)
+        tokens, labels, branch, position = (
+            torch.tensor([row[i] + [pads[i]] * (length - len(row[i])) for row in rows]) for i in range(4)
+        )
+        same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+        allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
+        mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
+        return {
+            "input_ids": tokens,
+            "labels": labels,
+            "position_ids": position,
+            "attention_mask": mask,
+            "features": self.features[torch.tensor(np.array(picks))],
+        }
+
+
+def forward(model: LlavaOnevisionForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits at the positions that predict a label, float32 [n, vocabulary], and those labels [n]."""
+    core = model.model
+    features = batch["features"]
+    videos, num_frames = features.shape[:2]
+    seen = core.apply_pooling(core.multi_modal_projector(features.flatten(0, 1)))
+    seen = seen.reshape(videos, num_frames, -1)
+    seen = torch.cat([seen, core.image_newline[None, None].expand(videos, 1, -1)], dim=1)
+    embeds = core.get_input_embeddings()(batch["input_ids"])
+    is_video = batch["input_ids"] == model.config.video_token_id
+    embeds = embeds.masked_scatter(is_video[..., None], seen)
+    hidden = core.language_model(
+        inputs_embeds=embeds,
+        position_ids=batch["position_ids"],
+        attention_mask=batch["attention_mask"],
+        use_cache=False,
+    ).last_hidden_state
+    labels = batch["labels"][:, 1:]
+    keep = labels != -100
+    return model.lm_head(hidden[:, :-1][keep]), labels[keep]
+
+
+def teach(
+    model: LlavaOnevisionForConditionalGeneration, batcher: Batcher, courses: tuple[Course, ...], seed: int
+) -> None:
+    """Train projector and decoder through `courses`, one optimizer each; prints its progress and scores."""
+    rng = np.random.default_rng(seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for course in courses:
+        optimizer = torch.optim.AdamW(parameters, lr=course.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, course.learning_rate, total_steps=course.steps, pct_start=min(0.2, 50 / course.steps)
+        )
+        started = time.monotonic()
+        for step in range(1, course.steps + 1):
+            batch = batcher.pack(rng, sample_lessons(rng, course))
+            with torch.autocast("cpu", torch.bfloat16):
+                logits, labels = forward(model, batch)
+            loss = functional.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            if step % 250 == 0 or step == course.steps:
+                scores = {length: score(model, batcher, length) for length in ("short", "long")}
+                seconds = time.monotonic() - started
+                print(f"{course.name}: step {step}, {seconds:.0f} s, loss {loss:.3f}, {scores}", flush=True)
+
+
+@torch.no_grad()
+def score(model: LlavaOnevisionForConditionalGeneration, batcher: Batcher, length: str, videos: int = 48) -> dict[str, float]:
+    """Share of answers that are right in every token, per kind of question, on fresh short clips or long videos."""
+    rng = np.random.default_rng(99)
+    course = Course("score", 1, 0, 8, (1, 8), (16, 16), long_share=float(length == "long"))
+    right: dict[str, list[bool]] = {}
+    for _ in range(videos // 8):
+        lessons = sample_lessons(rng, course)
+        logits, labels = forward(model, batcher.pack(rng, lessons))
+        hits = iter((logits.argmax(-1) == labels).tolist())
+        for question in (question for lesson in lessons for question in lesson.questions):
+            size = len(batcher.ids(question.answer)) + 1
+            kind = " ".join(question.question.rstrip("?").split()[:4])
+            kind = "What color is" if kind.startswith("What color") else kind.split(",")[0]
+            right.setdefault(kind, []).append(all([next(hits) for _ in range(size)]))
+    return {kind: round(float(np.mean(hits)), 2) for kind, hits in sorted(right.items())}

@@ -1,0 +1,173 @@
+"""`params.yaml` as frozen models, one per stage. Units are in the names; every default says where it comes from.
+
+"paper" is arXiv 2501.13919; "ours" is a choice of this project where the paper is silent.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from tpo.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataParams(_Section):
+    videos: Path = Field(description="folder of videos, sidecar captions beside them")
+    benchmarks: Path = Field(description="folder with longvideobench/, mlvu/ and videomme/, any of them")
+    seed: int = 0
+
+
+class ModelParams(_Section):
+    base: str = Field(description="checkpoint folder or hub id")
+    revision: str | None = Field(None, description="hub revision; pin it")
+    dtype: Literal["float32", "bfloat16", "float16"]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class RuntimeParams(_Section):
+    workers: int = Field(ge=1, description="concurrent Prefect tasks of stages that run no model")
+    items_per_task: int = Field(ge=1, description="videos per Prefect task; at most this much is redone after a kill")
+
+
+class IngestParams(_Section):
+    extensions: tuple[str, ...] = Field(min_length=1)
+    probe_timeout_s: float = Field(gt=0, description="ours: a decoder that takes longer is killed")
+    min_duration_s: float = Field(ge=0, description="ours")
+
+
+class CaptionParams(_Section):
+    source: Literal["sidecar"]
+
+
+class AskParams(_Section):
+    asker: Literal["rule"]
+    captions_per_segment: int = Field(ge=1, description="ours: the paper gives no segment length")
+    localized_per_video: int = Field(ge=0, description="ours")
+    comprehensive_per_video: int = Field(ge=0, description="ours")
+
+
+class AnswerParams(_Section):
+    full_frames: int = Field(ge=1, description="paper: 32, the same in generation and training")
+    segment_frames: int = Field(ge=1, description="paper: 32; the demo zooms in with fewer")
+    sparse_keep: float = Field(gt=0, lt=1, description="share of the full view's frames kept; paper figure 1: 0.5")
+    max_new_tokens: int = Field(ge=1, description="ours")
+
+
+class JudgeParams(_Section):
+    judge: Literal["rule"]
+
+
+class MixParams(_Section):
+    max_pairs: int | None = Field(ge=2, description="paper: 10,000")
+    localized_share: float | None = Field(ge=0, le=1, description="paper: 0.5; none = whatever there is")
+
+
+class ValidateParams(_Section):
+    min_pairs: int = Field(ge=1, description="ours")
+    max_length_ratio: float = Field(gt=0, description="ours: mean chosen over mean rejected length, in characters")
+
+
+class LoraParams(_Section):
+    r: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+
+
+class TrainParams(_Section):
+    beta: float = Field(gt=0, description="paper: 0.3 (LongVA), 0.2 (LLaVA-Video)")
+    sft_alpha: float = Field(ge=0, description="paper: 0.5 (LongVA), 1.0 (LLaVA-Video)")
+    dpo_weight: float = Field(1.0, ge=0, description="1 in the paper; 0 trains on chosen answers alone, a control")
+    learning_rate: float = Field(gt=0, description="paper: 4e-6 (LongVA), 3e-7 (LLaVA-Video)")
+    num_epochs: float = Field(gt=0, description="paper: 1")
+    pairs_per_step: int = Field(ge=1, description="paper: 64")
+    pairs_per_device: int = Field(ge=1, description="micro-batch")
+    warmup_ratio: float = Field(ge=0, lt=1, description="paper: 0.1")
+    lora: LoraParams | None = Field(description="none = the decoder's and projector's full weights, as in the paper")
+    save_every_steps: int = Field(ge=1, description="ours: what a kill costs at most")
+    seed: int
+
+
+class EvaluateParams(_Section):
+    num_frames: int = Field(ge=1, description="paper: 96 or 128; the same for base and tuned")
+    scoring: Literal["option_text", "option_letter"] = Field(
+        description="log-probability of the option's text, or of its letter after the listed options"
+    )
+    confidence: float = Field(gt=0.5, lt=1)
+    bootstrap_samples: int = Field(ge=100)
+
+
+class RegisterParams(_Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="registered model name")
+    experiment: str
+    min_gain: float = Field(description="the interval's lower bound must lie above this; 0 = better than base")
+
+
+class DemoParams(_Section):
+    """The demo world (`demo/dvc.yaml`)."""
+
+    num_train_videos: int = Field(ge=1)
+    num_eval_videos: int = Field(ge=3)
+    questions_per_eval_video: int = Field(ge=1)
+    min_events: int = Field(ge=4, le=16)
+    max_events: int = Field(ge=4, le=16)
+    seed: int
+
+
+class Params(_Section):
+    data: DataParams
+    model: ModelParams
+    runtime: RuntimeParams
+    ingest: IngestParams
+    caption: CaptionParams
+    ask: AskParams
+    answer: AnswerParams
+    judge: JudgeParams
+    mix: MixParams
+    validate_: ValidateParams = Field(alias="validate")
+    train: TrainParams
+    evaluate: EvaluateParams
+    register_: RegisterParams = Field(alias="register")
+    demo: DemoParams
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has an unknown key, a wrong type or an impossible value; each
+            is named with what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"No {path} here ({Path.cwd()}). Run from the project's root folder.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
+        raise UserError(f"{path} has {error.error_count()} problem(s):\n{problems}") from error
+
+
+def _explain(detail: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key. Allowed here: {', '.join(_allowed_keys(detail['loc'][:-1]))}"
+    if detail["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {detail['msg']}, got {detail['input']!r}"
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Params
+    for part in location:
+        field = next(f for name, f in section.model_fields.items() if part in (name, f.alias))
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return sorted(field.alias or name for name, field in section.model_fields.items())

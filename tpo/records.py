@@ -1,0 +1,243 @@
+"""The nouns. Frozen pydantic models with ids derived from content, so the same input always gets the same id.
+
+Every stage hands on one kind of these records as JSON Lines; `tpo.store` writes and reads them.
+"""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def content_id(*parts: Any) -> str:
+    """16 hex digits of the sha256 of `parts` as canonical JSON: the id of a record with this content."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Video(Record):
+    """One readable video file. Everything here was measured on the file, nothing believed from its header."""
+
+    id: str = Field(description="sha256 of the file")
+    path: str = Field(description="relative to the videos folder")
+    size_bytes: int
+    duration_s: float = Field(gt=0, description="end of the last frame, counted from the first frame")
+    fps: float = Field(gt=0, description="frames per second, averaged over the file")
+    num_frames: int = Field(gt=0, description="counted by decoding")
+    width: int
+    height: int
+    rotation_deg: int
+    codec: str
+    is_vfr: bool
+    has_audio: bool
+
+
+class Segment(Record):
+    """A part of a video: from `start_s` up to, not including, `end_s`."""
+
+    video_id: str
+    start_s: float = Field(ge=0)
+    end_s: float
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> Self:
+        if self.end_s <= self.start_s:
+            raise ValueError(f"a segment must end after its start, got {self.start_s} to {self.end_s} s")
+        return self
+
+
+class ViewKind(StrEnum):
+    DENSE = "dense"
+    SEGMENT = "segment"
+    WITHOUT_SEGMENT = "without_segment"
+    SPARSE = "sparse"
+
+
+class View(Record):
+    """What a model is shown: moments of one video, in the order shown. The frame on display at each moment is meant."""
+
+    video_id: str
+    kind: ViewKind
+    timestamps_s: tuple[float, ...] = Field(min_length=1)
+
+
+class Caption(Record):
+    id: str
+    video_id: str
+    start_s: float = Field(ge=0)
+    end_s: float
+    text: str = Field(min_length=1)
+    source: str = Field(description="who says so: a sidecar file's name, or a model id")
+
+
+class Granularity(StrEnum):
+    LOCALIZED = "localized"
+    COMPREHENSIVE = "comprehensive"
+
+
+class QuestionType(StrEnum):
+    """The eight question types of arXiv 2501.13919, figure 6."""
+
+    TEMPORAL_REASONING = "temporal_reasoning"
+    ACTION_REASONING = "action_reasoning"
+    CAUSAL_REASONING = "causal_reasoning"
+    INFORMATION_EXTRACTION = "information_extraction"
+    DESCRIPTIVE = "descriptive"
+    SUMMARIZATION = "summarization"
+    OBJECT_REASONING = "object_reasoning"
+    SPATIAL_REASONING = "spatial_reasoning"
+
+
+class Query(Record):
+    id: str
+    video_id: str
+    granularity: Granularity
+    question_type: QuestionType
+    segment: Segment | None = Field(description="what the question was written from; none = the whole video")
+    question: str = Field(min_length=1)
+    reference_answer: str | None = Field(description="the asker's own answer, from captions; never trained on")
+    asker: str
+
+
+class Branch(StrEnum):
+    PREFERRED = "preferred"
+    DISPREFERRED = "dispreferred"
+
+
+class Answer(Record):
+    id: str
+    query_id: str
+    branch: Branch
+    view: View
+    text: str
+    model_id: str
+    decoding: str
+
+
+class Verdict(Record):
+    """The judge's three checks (arXiv 2501.13919, figure 9) on one order of the two answers."""
+
+    preferred_shown_first: bool
+    preferred_is: Literal["better", "worse", "equal"]
+    conflicts_with_captions: bool
+    is_correct: bool
+
+
+class PreferencePair(Record):
+    """One training example: both answers are trained against the same full view, whatever they were generated from."""
+
+    id: str
+    video_id: str
+    query_id: str
+    granularity: Granularity
+    question_type: QuestionType
+    question: str
+    view: View = Field(description="what the model is shown in training")
+    chosen: str
+    rejected: str
+    chosen_view: View = Field(description="what the model was shown when it gave the chosen answer")
+    rejected_view: View
+    segment: Segment | None
+    model_id: str = Field(description="the model that gave both answers")
+    verdicts: tuple[Verdict, ...]
+    judge: str
+
+
+class Reason(StrEnum):
+    """Why something was set aside. The count of each is in the stage's manifest."""
+
+    UNREADABLE = "unreadable"
+    NO_VIDEO_STREAM = "no_video_stream"
+    EMPTY_FILE = "empty_file"
+    PROBE_TIMEOUT = "probe_timeout"
+    PROBE_CRASH = "probe_crash"
+    OUTSIDE_FOLDER = "outside_folder"
+    TOO_SHORT = "too_short"
+    DUPLICATE = "duplicate"
+    NO_CAPTIONS = "no_captions"
+    BAD_CAPTION_FILE = "bad_caption_file"
+    CAPTION_OUTSIDE_VIDEO = "caption_outside_video"
+    TOO_FEW_CAPTIONS = "too_few_captions"
+    NOTHING_TO_ASK = "nothing_to_ask"
+    OVER_QUOTA = "over_quota"
+    VIDEO_CHANGED = "video_changed"
+    DECODE_FAILED = "decode_failed"
+    NO_REFERENCE_ANSWER = "no_reference_answer"
+    NO_ANSWER_PAIR = "no_answer_pair"
+    EMPTY_ANSWER = "empty_answer"
+    IDENTICAL_ANSWERS = "identical_answers"
+    NOT_BETTER = "not_better"
+    CONFLICT = "conflict"
+    INCORRECT = "incorrect"
+    ORDER_DISAGREEMENT = "order_disagreement"
+    BAD_ITEM = "bad_item"
+
+
+class Rejection(Record):
+    """Something that was set aside, by whom and why. `item` names it: a path, or a record id."""
+
+    stage: str
+    item: str
+    reason: Reason
+    detail: str
+
+
+class Item(Record):
+    """One multiple-choice question of a benchmark."""
+
+    id: str
+    benchmark: str
+    video: str = Field(description="path relative to the benchmark's folder")
+    question: str
+    options: tuple[str, ...] = Field(min_length=2)
+    gold: int = Field(ge=0, description="index into options")
+    duration_group: str
+    category: str
+
+    @model_validator(mode="after")
+    def _gold_is_an_option(self) -> Self:
+        if self.gold >= len(self.options):
+            raise ValueError(f"gold is option {self.gold} but there are only {len(self.options)} options")
+        return self
+
+
+class PredictionStatus(StrEnum):
+    OK = "ok"
+    VIDEO_MISSING = "video_missing"
+    VIDEO_BROKEN = "video_broken"
+
+
+class Prediction(Record):
+    """What one model said to one item. Anything but `ok` counts as wrong and is counted apart."""
+
+    item_id: str
+    benchmark: str
+    video: str
+    duration_group: str
+    category: str
+    model: Literal["base", "tuned"]
+    status: PredictionStatus
+    option_logprobs: tuple[float, ...]
+    predicted: int | None
+    gold: int
+    correct: bool
+
+
+class GateRule(Record):
+    name: str
+    passed: bool
+    value: float | str | bool | None
+    threshold: float | str | bool
+    reason: str
+
+
+class GateDecision(Record):
+    promote: bool
+    rules: tuple[GateRule, ...]
+    summary: str
