@@ -4,17 +4,17 @@
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tpo.errors import UserError
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataParams(_Section):
@@ -117,6 +117,12 @@ class DemoParams(_Section):
     max_events: int = Field(ge=4, le=16)
     seed: int
 
+    @model_validator(mode="after")
+    def _min_is_at_most_max(self) -> Self:
+        if self.min_events > self.max_events:
+            raise ValueError(f"min_events ({self.min_events}) must not be above max_events ({self.max_events})")
+        return self
+
 
 class Params(_Section):
     data: DataParams
@@ -146,7 +152,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"No {path} here ({Path.cwd()}). Run from the project's root folder.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     try:
         return Params.model_validate(content)
@@ -156,7 +162,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    where = ".".join(str(part) for part in detail["loc"]) or "the file"
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown key. Allowed here: {', '.join(_allowed_keys(detail['loc'][:-1]))}"
     if detail["type"] == "missing":

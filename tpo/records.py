@@ -163,6 +163,7 @@ class Reason(StrEnum):
     NO_CAPTIONS = "no_captions"
     BAD_CAPTION_FILE = "bad_caption_file"
     CAPTION_OUTSIDE_VIDEO = "caption_outside_video"
+    EMPTY_CAPTION = "empty_caption"
     TOO_FEW_CAPTIONS = "too_few_captions"
     NOTHING_TO_ASK = "nothing_to_ask"
     OVER_QUOTA = "over_quota"
@@ -177,6 +178,7 @@ class Reason(StrEnum):
     INCORRECT = "incorrect"
     ORDER_DISAGREEMENT = "order_disagreement"
     BAD_ITEM = "bad_item"
+    VIDEO_MISSING = "video_missing"
 
 
 class Rejection(Record):
@@ -223,6 +225,7 @@ class Prediction(Record):
     category: str
     model: Literal["base", "tuned"]
     status: PredictionStatus
+    detail: str = Field(default="", description="why the status is not ok")
     option_logprobs: tuple[float, ...]
     predicted: int | None
     gold: int

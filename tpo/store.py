@@ -28,6 +28,7 @@ from tpo.records import Record, Rejection
 
 MANIFEST = "manifest.json"
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KINDS = {kind.__name__: kind for kind in Record.__subclasses__()}
 R = TypeVar("R", bound=Record)
 
 
@@ -121,6 +122,11 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no finished stage (no {MANIFEST}). Run `dvc repro`.") from error
+    except ValidationError as error:
+        raise UserError(
+            f"{folder / MANIFEST} is not a stage's manifest: {error.errors()[0]['msg']}. "
+            "Was the file edited by hand? Run the stage again with `dvc repro`."
+        ) from error
 
 
 def digest(*paths: Path) -> str:
@@ -135,6 +141,19 @@ def digest(*paths: Path) -> str:
     return total.hexdigest()
 
 
+def _locked(path: Path) -> IO[str]:
+    """The opened file, locked until it is closed or the process ends."""
+    import fcntl
+
+    file = path.open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(f"Another process is running this stage (it holds {path}). Wait for it.") from error
+    return file
+
+
 class Journal:
     """Finished work of a stage that is still running: one line an item, on disk before the next one is begun.
 
@@ -143,16 +162,19 @@ class Journal:
     """
 
     def __init__(self, root: Path, stage: str, key: str):
+        # Held before anything is touched: another process may be writing what the next lines would drop or truncate.
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(root / f"{stage}.lock")
         self.folder = root / stage / key[:16]
         for stale in (root / stage).glob("*"):
             if stale != self.folder:
                 shutil.rmtree(stale)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "journal.jsonl"
-        self.done: dict[str, list[dict[str, Any]]] = dict(self._finished())
+        self.done: dict[str, list[Record]] = dict(self._finished())
         self.resumed = len(self.done)
 
-    def _finished(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def _finished(self) -> Iterator[tuple[str, list[Record]]]:
         if not self.path.is_file():
             return
         whole = 0
@@ -162,40 +184,40 @@ class Journal:
                     break
                 whole += len(line)
                 entry = json.loads(line)
-                yield entry["item"], entry["records"]
+                yield entry["item"], [_KINDS[kind].model_validate(fields) for kind, fields in entry["records"]]
         os.truncate(self.path, whole)
 
     def __enter__(self) -> Self:
-        import fcntl
-
         self._file = self.path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"Another process is running this stage (it holds {self.path}). Wait for it.") from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        # Closing writes again what a full disk refused before.
+        with self._lock, _clear_when_full(self.path):
+            self._file.close()
 
-    def append(self, item: str, records: Sequence[BaseModel]) -> None:
+    def append(self, item: str, records: Sequence[Record]) -> None:
         """Record that `item` is done and gave `records`; returns when that is on disk."""
-        entry = {"item": item, "records": [record.model_dump(mode="json") for record in records]}
+        named = [(type(record).__name__, record.model_dump(mode="json")) for record in records]
+        entry = {"item": item, "records": named}
         with _clear_when_full(self.path):
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             _flush(self._file)
-        self.done[item] = entry["records"]
+        self.done[item] = list(records)
 
     def clear(self) -> None:
         shutil.rmtree(self.folder)
 
 
-def publish(out: Path, files: Mapping[str, Iterable[BaseModel] | str | Callable[[Path], None]], manifest: Manifest) -> None:
+def publish(
+    out: Path, files: Mapping[str, Iterable[BaseModel] | str | Callable[[Path], None]], manifest: Manifest
+) -> None:
     """Make `out` appear with `files` and the manifest, all at once; what was there before is replaced.
 
-    A file is given as records (JSON Lines), as text, or as a function that writes to the path it is given.
+    A file is given as records (JSON Lines), as text, or as a function that writes to the path it is given. A kill
+    leaves the earlier output or the new one; in the instant between the two renames neither, which readers refuse.
 
     Raises:
         UserError: the disk is full; the earlier output is untouched.
@@ -209,10 +231,12 @@ def publish(out: Path, files: Mapping[str, Iterable[BaseModel] | str | Callable[
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (out.parent / f".{out.name}.{state}" for state in ("partial", "old"))
+    if old.exists() and not out.exists():  # a kill came between the two renames below
+        old.rename(out)
     for left_over in (partial, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir()
     with _clear_when_full(out):
+        partial.mkdir()
         for name, content in files.items():
             if callable(content):
                 content(partial / name)

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 COLOR_WORDS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "white", "black", "brown", "pink", "gray")
 _COLORED_NOUN = re.compile(rf"\b(?:an?|the) ({'|'.join(COLOR_WORDS)}) (\w+)", re.IGNORECASE)
@@ -17,9 +18,20 @@ _SHORT_NOUN_PHRASE = re.compile(r"(?:an?|the) (\w+(?: \w+){0,2})", re.IGNORECASE
 
 @dataclass(frozen=True)
 class RuleQuestion:
+    """A question and its answer: a lead that restates the question, and the caption or word that fills it in."""
+
     question_type: str
     question: str
-    answer: str
+    lead: str
+    fill: str
+
+    @property
+    def answer(self) -> str:
+        return self.answer_with(self.fill)
+
+    def answer_with(self, fill: str) -> str:
+        """What the answer would be if `fill` were right."""
+        return f"{self.lead} {fill}"
 
 
 def definite(caption: str) -> str:
@@ -38,16 +50,15 @@ def localized_questions(segment: Sequence[str], whole_video: Sequence[str]) -> l
         colored = _COLORED_NOUN.search(text)
         if colored and nouns[colored.group(2).lower()] == 1:
             color, noun = colored.group(1).lower(), colored.group(2)
-            questions.append(RuleQuestion("object_reasoning", f"What color is the {noun}?", color))
-    for before, after in zip(segment, segment[1:], strict=False):
-        if counts[before] == 1 and before != after:
             questions.append(
-                RuleQuestion("temporal_reasoning", f"What comes right after {definite(before)}?", after.rstrip("."))
+                RuleQuestion("object_reasoning", f"What color is the {noun}?", f"the {noun} is", color)
             )
-        if counts[after] == 1 and before != after:
-            questions.append(
-                RuleQuestion("temporal_reasoning", f"What comes right before {definite(after)}?", before.rstrip("."))
-            )
+    for before, after in pairwise(segment):
+        for known, side, asked in ((before, "after", after), (after, "before", before)):
+            if counts[known] == 1 and before != after:
+                named = definite(known)
+                question, lead = f"What comes right {side} {named}?", f"{side} {named} comes"
+                questions.append(RuleQuestion("temporal_reasoning", question, lead, asked.rstrip(".")))
     return questions
 
 
@@ -55,9 +66,10 @@ def comprehensive_questions(whole_video: Sequence[str]) -> list[RuleQuestion]:
     """Questions that need the whole video: what is first, what is last, and which of two comes first."""
     if len(whole_video) < 2:
         return []
+    first, last = whole_video[0].rstrip("."), whole_video[-1].rstrip(".")
     questions = [
-        RuleQuestion("information_extraction", "What comes first?", whole_video[0].rstrip(".")),
-        RuleQuestion("information_extraction", "What comes last?", whole_video[-1].rstrip(".")),
+        RuleQuestion("information_extraction", "What comes first?", "first comes", first),
+        RuleQuestion("information_extraction", "What comes last?", "last comes", last),
     ]
     counts = Counter(whole_video)
     unique = [text for text in whole_video if counts[text] == 1]
@@ -66,5 +78,5 @@ def comprehensive_questions(whole_video: Sequence[str]) -> list[RuleQuestion]:
             # Half of the questions name the later one first, chosen by content so that it never changes.
             pair = (early, late) if (len(early) + len(late) + i) % 2 else (late, early)
             question = f"Which comes first, {definite(pair[0])} or {definite(pair[1])}?"
-            questions.append(RuleQuestion("temporal_reasoning", question, definite(early)))
+            questions.append(RuleQuestion("temporal_reasoning", question, "first comes", definite(early)))
     return questions

@@ -1,0 +1,33 @@
+# make demo: everything, end to end, on this machine.   make test: the tests.   make check: lint, types, import contracts.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONUNBUFFERED := 1
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/.installed
+
+# Installed again only when what is to be installed has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here; set PYTHON=… to a Python 3.11 or newer"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@dvc repro
+	@tpo summary
+
+test: setup
+	python -m pytest -n 2 --dist loadfile
+
+check: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+clean:
+	rm -rf data models reports .tpo dvc.lock demo/dvc.lock mlflow.db mlruns

@@ -1,0 +1,72 @@
+"""answer: data/queries → data/answers. The policy model answers each query with and without the evidence in view."""
+
+import functools
+from pathlib import Path
+
+from prefect import task
+
+from flows.stage import ANSWERS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
+from tpo.curation.answers import answer_video
+from tpo.errors import UserError
+from tpo.models import VideoLMM, load_model
+from tpo.params import AnswerParams, ModelParams, load_params
+from tpo.records import Answer, Query, Rejection, Video
+from tpo.store import digest, read_records
+
+Job = tuple[Video, list[Query]]
+
+
+@functools.cache
+def policy(params: ModelParams) -> VideoLMM:
+    """The model, loaded once per process."""
+    return load_model(params.base, revision=params.revision, dtype=params.dtype, device=params.device)
+
+
+@task(name="answer about videos", **TASK)
+def answer_videos(jobs: list[Job], root: Path, model: ModelParams, params: AnswerParams, seed: int) -> Done:
+    done: Done = []
+    for video, queries in jobs:
+        answers, rejections = answer_video(policy(model), video, root, queries, params, seed)
+        done.append((video.id, [*answers, *rejections]))
+    return done
+
+
+@stage_flow("answer")
+def answer() -> None:
+    params = load_params()
+    queries = by_video(read_records(QUERIES / "queries.jsonl", Query))
+    jobs: list[Job] = [
+        (video, queries[video.id])
+        for video in read_records(CATALOG / "videos.jsonl", Video)
+        if video.id in queries
+    ]
+    model_id = policy(params.model).id
+    seed = params.data.seed
+    key = (digest(QUERIES / "queries.jsonl"), params.answer.model_dump(mode="json"), model_id, seed)
+    with Stage("answer", "queries", *key) as stage:
+        found = stage.map(
+            answer_videos,
+            jobs,
+            lambda job: job[0].id,
+            params.runtime.items_per_task,
+            params.data.videos,
+            params.model,
+            params.answer,
+            seed,
+        )
+        answers, rejections = of_kind(found, Answer), of_kind(found, Rejection)
+        stage.publish(
+            ANSWERS,
+            {"answers.jsonl": answers, "rejected.jsonl": rejections},
+            items_in=sum(len(asked) for _, asked in jobs),
+            items_out=len({answer.query_id for answer in answers}),
+            set_aside=rejections,
+            seed=seed,
+            facts={"model_id": model_id},
+        )
+    if not answers:
+        raise UserError(f"No query could be answered; {ANSWERS}/rejected.jsonl says why.")
+
+
+if __name__ == "__main__":
+    run(answer)

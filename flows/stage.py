@@ -1,0 +1,155 @@
+"""What every stage does around its work: journal, resume, progress, publish, and a Prefect artifact with the counts."""
+
+import functools
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from prefect import Flow, Task, flow
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
+from prefect.states import Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from tqdm import tqdm
+
+from tpo.errors import UserError
+from tpo.params import load_params
+from tpo.records import Caption, PreferencePair, Query, Record, Rejection, content_id
+from tpo.store import Clock, Journal, Manifest, count_reasons, digest, publish
+
+JOURNALS = Path(".tpo")
+CATALOG = Path("data/catalog")
+CAPTIONS = Path("data/captions")
+QUERIES = Path("data/queries")
+ANSWERS = Path("data/answers")
+PAIRS = Path("data/pairs")
+VALIDATION = Path("data/validation")
+TUNED = Path("models/tuned")
+EVALUATION = Path("data/evaluation")
+REPORTS = Path("reports")
+
+_CODE = Path(__file__).resolve().parent.parent
+R = TypeVar("R", bound=Record)
+V = TypeVar("V", Caption, Query, PreferencePair)
+
+# Tasks return records and leave no files: Prefect's cache would replay a value and not what it stands for.
+TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+Done = list[tuple[str, list[Record]]]
+
+
+def stage_flow(name: str) -> Callable[[Callable[[], None]], Flow[[], Any]]:
+    """A Prefect flow that ends a user's mistake as a failed run with a readable message, not with a traceback."""
+
+    def decorate(work: Callable[[], None]) -> Flow[[], Any]:
+        @functools.wraps(work)
+        def guarded() -> Any:
+            try:
+                work()
+            except UserError as error:
+                return Failed(message=str(error))
+            return None
+
+        return flow(name=name)(guarded)
+
+    return decorate
+
+
+def run(stage: Flow[[], Any]) -> None:
+    """Run a stage's flow as a program: exit code 1 and the message if it failed."""
+    try:
+        workers = load_params().runtime.workers
+    except UserError as error:
+        sys.exit(f"{stage.name}: {error}")
+    state = stage.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))(return_state=True)
+    if not state.is_completed():
+        sys.exit(f"{stage.name}: {state.message}")
+
+
+class Stage:
+    """One run of a stage. `key_parts` is everything its work depends on besides the code."""
+
+    def __init__(self, name: str, item: str, *key_parts: Any):
+        self.name, self.item = name, item
+        self.key = content_id(name, digest(_CODE / "tpo", _CODE / "flows"), *key_parts)
+        self.journal = Journal(JOURNALS, name, self.key)
+        self.clock = Clock()
+
+    def __enter__(self) -> Self:
+        self.journal.__enter__()
+        if self.journal.resumed:
+            print(f"{self.name}: going on, {self.journal.resumed} {self.item} were done already", flush=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.journal.__exit__(kind, error, trace)
+
+    def map(
+        self, task: Task[..., Done], items: Sequence[Any], name_of: Callable[[Any], str], per_task: int, *args: Any
+    ) -> list[Record]:
+        """Run `task` on the items that are not in the journal, `per_task` at a time; every item's records, in order.
+
+        `task` takes a list of items (and `args`) and returns, for each, its name and records.
+        """
+        todo = [item for item in items if name_of(item) not in self.journal.done]
+        shards = [todo[i : i + per_task] for i in range(0, len(todo), per_task)]
+        with tqdm(total=len(items), initial=len(items) - len(todo), desc=self.name, unit=" " + self.item) as bar:
+            for future in as_completed([task.submit(shard, *args) for shard in shards]):
+                for name, records in future.result():
+                    self.journal.append(name, records)
+                    bar.update()
+        return [record for item in items for record in self.journal.done[name_of(item)]]
+
+    def publish(
+        self,
+        out: Path,
+        files: dict[str, Any],
+        *,
+        items_in: int,
+        items_out: int,
+        set_aside: Iterable[Rejection] = (),
+        **facts: Any,
+    ) -> Manifest:
+        """Publish the stage's output with its manifest, leave a Prefect artifact, and drop the journal."""
+        manifest = Manifest(
+            stage=self.name,
+            item=self.item,
+            items_in=items_in,
+            items_out=items_out,
+            set_aside=count_reasons(set_aside),
+            resumed=self.journal.resumed,
+            seconds=self.clock.seconds,
+            versions=_versions(),
+            **facts,
+        )
+        publish(out, files, manifest)
+        self.journal.clear()
+        rows = [{"what": f"{self.item} in", "count": items_in}, {"what": f"{self.item} out", "count": items_out}]
+        rows += [{"what": f"set aside: {reason}", "count": count} for reason, count in manifest.set_aside.items()]
+        rows += [{"what": what, "count": count} for what, count in manifest.counts.items()]
+        create_table_artifact(key=f"tpo-{self.name}", table=rows, description=f"{self.name}: what came in and out")
+        told = ", ".join(f"{count} {reason}" for reason, count in manifest.set_aside.items())
+        print(f"{self.name}: {items_in} {self.item} in, {items_out} out" + (f", set aside: {told}" if told else ""))
+        return manifest
+
+
+def of_kind(records: Iterable[Record], kind: type[R]) -> list[R]:
+    return [record for record in records if isinstance(record, kind)]
+
+
+def by_video(records: Iterable[V]) -> dict[str, list[V]]:
+    """Records grouped by the video they are about, in their order."""
+    groups: dict[str, list[V]] = {}
+    for record in records:
+        groups.setdefault(record.video_id, []).append(record)
+    return groups
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "trl", "peft", "decord2", "av", "great-expectations", "mlflow", "prefect", "dvc")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,163 @@
+"""A real model in a real registry: packaged, loaded by alias elsewhere, promoted and refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
+from tpo.demo.world import plan_events, write_video
+from tpo.errors import UserError
+from tpo.models import load_model
+from tpo.records import GateDecision
+from tpo.registry.package import load_registered, promote, register, versions
+from tpo.registry.tracking import log_stage
+
+QUESTION = "Which color is the star?"
+PROMOTE = GateDecision(promote=True, rules=(), summary="Promoted: better.")
+REFUSE = GateDecision(promote=False, rules=(), summary="Refused: a tie.")
+MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "dtype": "float32", "scoring": "option_text"}
+
+
+@pytest.fixture(scope="module")
+def project(tracking_folder: Path) -> Path:
+    """A folder with a base model, an adapter on it, a video, and two versions of the model `demo`."""
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer, 0)
+    save_checkpoint(model, tokenizer, tracking_folder / "base")
+    _save_adapter(tracking_folder / "adapter")
+    write_video(tracking_folder / "clip.mp4", plan_events(np.random.default_rng(0), 4), 0.0)
+    _register(tracking_folder / "base")
+    _register(tracking_folder / "adapter")
+    return tracking_folder
+
+
+def _save_adapter(folder: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from tpo.models.llava_onevision import LORA_TARGETS
+
+    base = load_model("base", dtype="float32", device="cpu").model
+    get_peft_model(base, LoraConfig(r=2, target_modules=LORA_TARGETS)).save_pretrained(folder)
+
+
+def _register(model_dir: Path, **changes: object) -> str:
+    run_id = log_stage("train", "tpo", params={}, metrics={})
+    settings = {
+        "base": "base",
+        "base_revision": None,
+        "name": "demo",
+        "measured_with": MEASURED_WITH,
+        "tags": {"validation_status": "passed", "data": "http://me:s3cret@host/x"},
+        "metrics": {"mlvu.accuracy_tuned": 0.5},
+        "run_id": run_id,
+        "example": {"video": "clip.mp4", "question": QUESTION},
+    }
+    return register(model_dir, **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_a_registered_version_says_where_it_comes_from(project: Path):
+    import mlflow
+
+    newest, first = versions("demo")
+    assert (first.version, newest.version) == ("1", "2")
+    assert newest.aliases == ("challenger",)
+    assert newest.tags["validation_status"] == "passed"
+    assert newest.tags["data"] == "http://***@host/x"
+    assert newest.tags["train_run_id"] == newest.run_id
+    assert mlflow.get_run(newest.run_id).data.metrics == {"mlvu.accuracy_tuned": 0.5}
+    assert json.loads(newest.tags["measured_with"]) == MEASURED_WITH
+
+
+def test_a_promoted_model_answers_in_a_fresh_process_that_knows_nothing_of_the_project(project: Path, tmp_path: Path):
+    promote("demo", "1", PROMOTE)
+    code = (
+        "import mlflow, sys\n"
+        "model = mlflow.pyfunc.load_model('models:/demo@champion')\n"
+        "import tpo; assert 'mlruns' in tpo.__file__, tpo.__file__\n"
+        "print('ANSWER', model.predict([{'video': sys.argv[1], 'question': sys.argv[2]}])[0])\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(project / "clip.mp4"), QUESTION],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"ANSWER {_direct_answer(project)}".strip()
+
+
+def _direct_answer(project: Path) -> str:
+    from tpo.registry.ask import answer_file
+    from tpo.video.probe import Prober
+
+    model = load_model(str(project / "base"), dtype="float32", device="cpu")
+    with Prober(60) as prober:
+        return answer_file(model, prober, str(project / "clip.mp4"), QUESTION, num_frames=4, max_new_tokens=5)
+
+
+def test_an_adapter_is_served_on_its_recorded_base_which_is_not_uploaded(project: Path):
+    model = load_registered("models:/demo/2")
+    config = model.model_config
+    assert (config["base"], len(config["base_digest"])) == ("base", 64)
+    uploaded = {path.name for path in Path(model._model_impl.context.artifacts["checkpoint"]).iterdir()}
+    assert "adapter_model.safetensors" in uploaded
+    assert "model.safetensors" not in uploaded
+    # LoRA starts at zero, so the answer is the base model's.
+    assert model.predict([{"video": "clip.mp4", "question": QUESTION}] * 2) == [_direct_answer(project)] * 2
+
+
+def test_a_video_that_is_missing_or_broken_is_named_with_its_row(project: Path):
+    (project / "broken.mp4").write_bytes(b"not a video")
+    model = load_registered("models:/demo/1")
+    with pytest.raises(UserError, match=r"Row 0: There is no video file 'nowhere\.mp4'"):
+        model.predict([{"video": "nowhere.mp4", "question": QUESTION}])
+    with pytest.raises(UserError, match=r"Row 1: 'broken\.mp4' cannot be used \(unreadable\)"):
+        model.predict([{"video": name, "question": QUESTION} for name in ("clip.mp4", "broken.mp4")])
+    with pytest.raises(UserError, match=r"Row 0: expected the keys"):
+        model.predict([{"video": "clip.mp4"}])
+
+
+def test_an_adapter_on_a_changed_base_is_not_served(project: Path):
+    readme = project / "base" / "README.md"
+    readme.write_text("changed")
+    with pytest.raises(UserError, match="not the one this adapter was trained on"):
+        load_registered("models:/demo/2")
+    readme.unlink()
+
+
+def test_promotion_moves_champion_and_keeps_the_previous_one(project: Path):
+    promote("demo", "1", PROMOTE)
+    promotion = promote("demo", "2", PROMOTE)
+    assert (promotion.champion, promotion.previous) == ("2", "1")
+    assert promote("demo", "2", PROMOTE) == promotion  # a second time changes nothing
+    newest, first = versions("demo")
+    assert (newest.aliases, first.aliases) == (("challenger", "champion"), ("previous",))
+    assert GateDecision.model_validate_json(newest.tags["gate_decision"]) == PROMOTE
+
+
+def test_a_refused_candidate_leaves_champion_where_it_is_and_keeps_the_reason(project: Path):
+    promote("demo", "1", PROMOTE)
+    promotion = promote("demo", "2", REFUSE)
+    assert (promotion.promoted, promotion.champion, promotion.reason) == (False, "1", "Refused: a tie.")
+    newest, first = versions("demo")
+    assert "champion" in first.aliases
+    assert (newest.tags["gate_promote"], newest.tags["gate_summary"]) == ("false", "Refused: a tie.")
+
+
+def test_what_cannot_be_registered_promoted_or_loaded_is_an_error_that_says_why(project: Path):
+    with pytest.raises(UserError, match="no video file"):
+        _register(project / "base", example={"video": "nowhere.mp4", "question": QUESTION})
+    with pytest.raises(UserError, match="trained on 'base', not on 'other'"):
+        _register(project / "adapter", base="other")
+    with pytest.raises(UserError, match="holds no model"):
+        _register(project / "nothing")
+    with pytest.raises(UserError, match="has no version 9"):
+        promote("demo", "9", PROMOTE)
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_registered("models:/demo@nobody")
+    assert len(versions("demo")) == 2
+    assert versions("unknown") == []

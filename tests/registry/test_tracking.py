@@ -1,0 +1,78 @@
+"""What lands in MLflow: parameters, figures, curves, provenance, and no secrets."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tpo.registry.tracking import flatten, flatten_metrics, log_stage, provenance, redact, start_run
+
+
+def test_users_and_passwords_of_addresses_are_taken_out():
+    assert redact("postgresql://me:s3cret@db.example/mlflow") == "postgresql://***@db.example/mlflow"
+    assert redact("a https://tok3n@host/x and s3://bucket/key@2") == "a https://***@host/x and s3://bucket/key@2"
+    assert redact("http://u:p@ss@host/") == "http://***@host/"
+
+
+def test_parameters_are_flattened_with_dots_and_redacted():
+    params = {"train": {"beta": 0.3, "lora": {"r": 8}}, "url": "http://u:p@host"}
+    assert flatten(params) == {"train.beta": "0.3", "train.lora.r": "8", "url": "http://***@host"}
+
+
+def test_nested_figures_are_flattened_and_what_is_no_number_is_left_out():
+    tree = {"mlvu": {"difference": 0.1, "num_items": 3, "note": "text", "complete": True}, "seconds": 2}
+    assert flatten_metrics(tree) == {"mlvu.difference": 0.1, "mlvu.num_items": 3.0, "seconds": 2.0}
+
+
+def test_provenance_names_the_commit_and_the_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance() == {}
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "."], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *identity, "commit", "-qm", "first"], check=True)
+    tags = provenance()
+    assert len(tags["git_sha"]) == 40
+    assert tags["git_edited"] == "false"
+    (tmp_path / "dvc.lock").write_text("schema: '2.1'\n")
+    assert provenance()["git_edited"] == "true"
+    assert provenance()["dvc_lock_sha256"] != tags["dvc_lock_sha256"]
+
+
+def test_a_stage_leaves_a_run_with_parameters_curves_and_a_redacted_manifest(tracking_folder: Path):
+    import mlflow
+
+    (tracking_folder / "tuned").mkdir()
+    manifest = tracking_folder / "tuned" / "manifest.json"
+    manifest.write_text('{"remote": "https://me:s3cret@host/x"}')
+    history = [
+        {"loss": 0.9, "epoch": 0.5, "step": 1, "note": "text is no point of a curve"},
+        {"loss": 0.4, "grad_norm": float("nan"), "step": 2},
+    ]
+    many = {f"p{i}": i for i in range(150)}  # more than MLflow takes at once
+    run_id = log_stage(
+        "train", "tpo", params={"train": {"beta": 0.3}} | many, metrics={"seconds": 3.5}, artifacts=[manifest],
+        history=history, tags={"remote": "http://u:p@host"},
+    )  # fmt: skip
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.beta"] == "0.3"
+    assert len(run.data.params) == 151
+    assert run.data.metrics["seconds"] == 3.5
+    assert run.data.tags["stage"] == "train"
+    assert run.data.tags["remote"] == "http://***@host"
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [(1, 0.9), (2, 0.4)]
+    assert (
+        mlflow.artifacts.load_text(f"{run.info.artifact_uri}/tuned/manifest.json") == '{"remote": "https://***@host/x"}'
+    )
+
+
+def test_a_run_whose_block_raises_is_marked_failed(tracking_folder: Path):
+    import mlflow
+
+    with pytest.raises(RuntimeError), start_run("train", "tpo", params={}) as run_id:
+        raise RuntimeError("out of memory")
+    assert mlflow.MlflowClient().get_run(run_id).info.status == "FAILED"

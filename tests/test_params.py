@@ -1,0 +1,148 @@
+"""What `params.yaml` may say, and what somebody who mistypes is told."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tpo.errors import UserError
+from tpo.params import Params, load_params
+
+GOOD = """\
+data: {videos: data/videos, benchmarks: data/benchmarks}
+model: {base: demo/checkpoint, dtype: float32}
+runtime: {workers: 2, items_per_task: 8}
+ingest: {extensions: [.mp4, .mkv], probe_timeout_s: 60, min_duration_s: 1.0}
+caption: {source: sidecar}
+ask: {asker: rule, captions_per_segment: 3, localized_per_video: 4, comprehensive_per_video: 4}
+answer: {full_frames: 32, segment_frames: 8, sparse_keep: 0.5, max_new_tokens: 24}
+judge: {judge: rule}
+mix: {max_pairs: null, localized_share: 0.5}
+validate: {min_pairs: 10, max_length_ratio: 1.5}
+train:
+  beta: 0.3
+  sft_alpha: 0.5
+  learning_rate: 4e-6
+  num_epochs: 1
+  pairs_per_step: 64
+  pairs_per_device: 4
+  warmup_ratio: 0.1
+  lora: {r: 8, alpha: 16}
+  save_every_steps: 10
+  seed: 0
+evaluate: {num_frames: 32, scoring: option_text, confidence: 0.95, bootstrap_samples: 1000}
+register: {name: demo-tpo, experiment: demo, min_gain: 0}
+demo: {num_train_videos: 4, num_eval_videos: 3, questions_per_eval_video: 2, min_events: 4, max_events: 8, seed: 0}
+"""
+
+
+def load(folder: Path, content: str | bytes) -> Params:
+    path = folder / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return load_params(path)
+
+
+def told(folder: Path, content: str | bytes) -> str:
+    """The message that a broken file gives."""
+    with pytest.raises(UserError) as caught:
+        load(folder, content)
+    return str(caught.value)
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def test_a_good_file_is_read_with_types_and_defaults(tmp_path: Path) -> None:
+    params = load(tmp_path, GOOD)
+    assert params.data.videos == Path("data/videos")
+    assert params.ingest.extensions == (".mp4", ".mkv")
+    assert params.train.learning_rate == 4e-6, "YAML reads 4e-6 as text"
+    assert params.train.lora is not None
+    assert params.train.lora.r == 8
+    assert (params.validate_.min_pairs, params.register_.name) == (10, "demo-tpo")
+    assert (params.model.device, params.model.revision, params.data.seed, params.train.dpo_weight) == (
+        "auto",
+        None,
+        0,
+        1,
+    )
+    assert load(tmp_path, changed("lora: {r: 8, alpha: 16}", "lora: null")).train.lora is None
+
+
+def test_params_cannot_be_changed_after_reading(tmp_path: Path) -> None:
+    params = load(tmp_path, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        params.judge.judge = "rule"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "beta: 0.3",
+            "bta: 0.3",
+            "train.bta: unknown key. Allowed here: beta, dpo_weight, learning_rate, lora, num_epochs",
+        ),
+        ("beta: 0.3", "bta: 0.3", "train.beta: missing"),
+        (
+            "judge: {",
+            "jugde: {",
+            "jugde: unknown key. Allowed here: answer, ask, caption, data, demo, evaluate, ingest",
+        ),
+        ("{r: 8,", "{rank: 8,", "train.lora.rank: unknown key. Allowed here: alpha, r"),
+        (
+            "{min_pairs: 10",
+            "{min_pair: 10",
+            "validate.min_pair: unknown key. Allowed here: max_length_ratio, min_pairs",
+        ),
+        ("workers: 2", "workers: many", "runtime.workers: Input should be a valid integer"),
+        ("workers: 2", "workers: 2.5", "runtime.workers: Input should be a valid integer"),
+        ("[.mp4, .mkv]", ".mp4", "ingest.extensions: Input should be a valid tuple, got '.mp4'"),
+        ("{r: 8, alpha: 16}", "8", "train.lora: Input should be a valid dictionary"),
+        ("workers: 2", "workers: 0", "runtime.workers: Input should be greater than or equal to 1, got 0"),
+        ("sparse_keep: 0.5", "sparse_keep: 1", "answer.sparse_keep: Input should be less than 1, got 1"),
+        ("beta: 0.3", "beta: .inf", "train.beta: Input should be a finite number, got inf"),
+        ("min_gain: 0", "min_gain: -.inf", "register.min_gain: Input should be a finite number, got -inf"),
+        ("float32", "float8", "model.dtype: Input should be 'float32', 'bfloat16' or 'float16', got 'float8'"),
+        ("sidecar", "whisper", "caption.source: Input should be 'sidecar', got 'whisper'"),
+        ("min_events: 4", "min_events: 9", "demo: Value error, min_events (9) must not be above max_events (8)"),
+        ("demo-tpo", "Demo TPO", "register.name: String should match pattern"),
+    ],
+)
+def test_a_mistake_is_named_by_its_place_with_what_is_allowed(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert message in told(tmp_path, changed(old, new))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = told(tmp_path, changed("workers: 2", "workers: 0").replace("beta: 0.3", "beta: 0"))
+    assert "params.yaml has 2 problem(s):" in text
+    assert "runtime.workers" in text
+    assert "train.beta" in text
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    content = yaml.safe_load(GOOD)
+    del content["mix"]
+    assert "  mix: missing" in told(tmp_path, yaml.safe_dump(content))
+
+
+def test_a_missing_file_says_where_to_run_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"No params.yaml here \({tmp_path}\). Run from the project's root folder."):
+        load_params()
+
+
+def test_what_is_not_yaml_is_refused_with_its_place(tmp_path: Path) -> None:
+    assert "is not valid YAML: while parsing" in told(tmp_path, "data: {videos: [")
+    assert "line 2, column" in told(tmp_path, "data:\n\tvideos: x")
+    assert "is not valid YAML: 'utf-8' codec can't decode byte 0xff" in told(tmp_path, b"\xff\xfed")
+    assert "is not valid YAML: could not determine a constructor" in told(
+        tmp_path, "data: !!python/object:os.system {}"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just words"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, content: str) -> None:
+    assert "the file: Input should be a valid dictionary" in told(tmp_path, content)

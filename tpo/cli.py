@@ -1,0 +1,91 @@
+"""`tpo` for people: look at what a run did, ask the model something, see the registry.
+
+    tpo summary
+    tpo ask clip.mp4 "What comes right after the red star?"
+    tpo registry
+
+The pipeline itself is run by `dvc repro`.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tpo.errors import UserError
+
+app = typer.Typer(
+    help="Temporal Preference Optimization of video-LMMs.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.command()
+def summary() -> None:
+    """What the pipeline did: videos, pairs, accuracy before and after, the gate, and where to look."""
+    from tpo.report.summary import collect, to_text
+
+    typer.echo(to_text(collect(Path())))
+
+
+@app.command()
+def ask(
+    video: Annotated[Path, typer.Argument(help="a video file")],
+    question: Annotated[str, typer.Argument(help="what to ask about it")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="checkpoint folder, or NAME@ALIAS or NAME/VERSION in the registry; default: the champion"),
+    ] = None,
+) -> None:
+    """Ask a model one question about one video."""
+    if model is not None and Path(model).is_dir():
+        typer.echo(_ask_checkpoint(model, video, question))
+        return
+    from tpo.params import load_params
+    from tpo.registry.package import CHAMPION, load_registered
+
+    target = model or f"{load_params().register_.name}@{CHAMPION}"
+    if not ("@" in target or "/" in target):
+        raise UserError(f"There is no folder {target!r}, and a registered model is named like NAME@champion or NAME/3.")
+    answers = load_registered(f"models:/{target}").predict([{"video": str(video), "question": question}])
+    typer.echo(answers[0])
+
+
+def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
+    from tpo.models import load_model
+    from tpo.params import load_params
+    from tpo.registry.ask import PROBE_TIMEOUT_S, answer_file
+    from tpo.video.probe import Prober
+
+    params = load_params()
+    model = load_model(checkpoint, dtype=params.model.dtype, device=params.model.device)
+    with Prober(PROBE_TIMEOUT_S) as prober:
+        frames, tokens = params.evaluate.num_frames, params.answer.max_new_tokens
+        return answer_file(model, prober, str(video), question, frames, tokens)
+
+
+@app.command()
+def registry() -> None:
+    """Versions of the registered model, newest first, with their aliases and what the gate said."""
+    from tpo.params import load_params
+    from tpo.registry.package import versions
+
+    name = load_params().register_.name
+    found = versions(name)
+    if not found:
+        raise UserError(f"No model named {name!r} is registered yet. `dvc repro` registers one.")
+    for version in found:
+        aliases = ", ".join(version.aliases) or "no alias"
+        typer.echo(f"{name}/{version.version}  {aliases}  {version.tags.get('gate_summary', 'not decided')}")
+
+
+def main() -> None:
+    """The entry point: what the user can fix is one message on stderr and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"tpo: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""answer: the policy model answers every query twice, once with the evidence in view and once without it.
+
+| granularity   | preferred answer sees            | dis-preferred answer sees           |
+|---------------|----------------------------------|-------------------------------------|
+| localized     | the segment alone, zoomed in     | the video with the segment cut out  |
+| comprehensive | the full view                    | a sparse random subset of it        |
+
+(arXiv 2501.13919, figure 1.)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tpo.models import VideoLMM
+from tpo.params import AnswerParams
+from tpo.records import Answer, Branch, Query, Reason, Rejection, Video, View, content_id
+from tpo.video.decode import DecodeError, Frames, decode
+from tpo.video.sample import dense, segment, sparse, without_segment
+
+STAGE = "answer"
+
+
+def views_of(query: Query, video: Video, params: AnswerParams, seed: int) -> dict[Branch, View]:
+    """What each branch is shown. Raises ValueError when nothing of the video is left without the segment."""
+    full = dense(video, params.full_frames)
+    if query.segment is None:
+        return {Branch.PREFERRED: full, Branch.DISPREFERRED: sparse(full, params.sparse_keep, seed)}
+    return {
+        Branch.PREFERRED: segment(video, query.segment, params.segment_frames),
+        Branch.DISPREFERRED: without_segment(video, query.segment, params.full_frames),
+    }
+
+
+def answer_video(
+    model: VideoLMM, video: Video, root: Path, queries: Sequence[Query], params: AnswerParams, seed: int
+) -> tuple[list[Answer], list[Rejection]]:
+    """Both answers to each query, greedy. A query whose frames cannot be had is a `Rejection`."""
+    decoding = f"greedy, at most {params.max_new_tokens} tokens"
+    seen: dict[View, Frames] = {}
+    answers: list[Answer] = []
+    rejections: list[Rejection] = []
+    for query in queries:
+        pair = []
+        try:
+            for branch, view in views_of(query, video, params, seed).items():
+                if view not in seen:
+                    seen[view] = decode(root / video.path, view)
+                text = model.answer(seen[view], query.question, params.max_new_tokens)
+                pair.append(
+                    Answer(
+                        id=content_id(query.id, branch, view.model_dump(mode="json"), model.id, decoding),
+                        query_id=query.id,
+                        branch=branch,
+                        view=view,
+                        text=text,
+                        model_id=model.id,
+                        decoding=decoding,
+                    )
+                )
+        except (DecodeError, ValueError) as error:
+            rejections.append(
+                Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=str(error))
+            )
+            continue
+        answers += pair
+    return answers, rejections

@@ -1,0 +1,142 @@
+"""MLflow runs: every stage leaves one, with its parameters, figures, manifest and where its code and data came from.
+
+    run_id = log_stage("train", "tpo", params=params, metrics=metrics, history=trainer.state.log_history)
+
+The server is `MLFLOW_TRACKING_URI`; without it, `mlflow.db` in the current folder. Look with
+`mlflow ui --backend-store-uri sqlite:///mlflow.db`.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+_USER_INFO = re.compile(r"(?<=://)[^/\s]+@")
+_MOST_METRICS = 1000  # MLflow refuses larger batches
+_MOST_PARAMS = 100
+
+
+def tracking_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def connect() -> None:
+    """Point MLflow, its registry too, at `tracking_uri()`."""
+    import mlflow
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every load of a few files
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # forty lines for a new database
+    mlflow.set_tracking_uri(tracking_uri())
+
+
+def redact(text: str) -> str:
+    """`text` with the user and password of every URI in it taken out."""
+    return _USER_INFO.sub("***@", text)
+
+
+def provenance() -> dict[str, str]:
+    """Tags that say which code and data this is: git commit, edited since or not, sha256 of `dvc.lock`, where known."""
+    tags = {}
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags = {"git_sha": commit, "git_edited": str(bool(_git("status", "--porcelain", "-uno"))).lower()}
+    lock = Path("dvc.lock")
+    if lock.is_file():
+        tags["dvc_lock_sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
+    return tags
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError:  # a container without git
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """{"train": {"beta": 0.3}} → {"train.beta": "0.3"}, redacted."""
+    flat: dict[str, str] = {}
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = redact(str(value))
+    return flat
+
+
+def flatten_metrics(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """{"mlvu": {"difference": 0.1, "note": "…"}} → {"mlvu.difference": 0.1}: what MLflow can draw."""
+    flat: dict[str, float] = {}
+    for key, value in numbers.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_metrics(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[f"{prefix}{key}"] = float(value)
+    return flat
+
+
+@contextmanager
+def start_run(
+    stage: str, experiment: str, *, params: Mapping[str, Any], tags: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """An MLflow run named `stage` around a block; gives its id. It is marked failed when the block raises."""
+    import mlflow
+
+    connect()
+    mlflow.set_experiment(experiment)
+    all_tags = {"stage": stage, **provenance(), **(tags or {})}
+    with mlflow.start_run(run_name=stage, tags={key: redact(value) for key, value in all_tags.items()}) as run:
+        flat = list(flatten(params).items())
+        for first in range(0, len(flat), _MOST_PARAMS):
+            mlflow.log_params(dict(flat[first : first + _MOST_PARAMS]))
+        yield run.info.run_id
+
+
+def log_stage(
+    stage: str,
+    experiment: str,
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    artifacts: Sequence[Path] = (),
+    history: Iterable[Mapping[str, Any]] = (),
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Record a finished stage as one run and return the run's id.
+
+    Args:
+        artifacts: text files (manifests, reports); stored under their folder's name, redacted.
+        history: a trainer's `state.log_history`; every number in it becomes a point of a curve at its step.
+    """
+    import mlflow
+
+    with start_run(stage, experiment, params=params, tags=tags) as run_id:
+        mlflow.log_metrics(dict(metrics))
+        _log_curves(run_id, history)
+        for path in artifacts:
+            mlflow.log_text(redact(path.read_text(encoding="utf-8")), f"{path.absolute().parent.name}/{path.name}")
+    return run_id
+
+
+def _log_curves(run_id: str, history: Iterable[Mapping[str, Any]]) -> None:
+    import mlflow
+    from mlflow.entities import Metric
+
+    now_ms = int(time.time() * 1000)
+    points = [
+        Metric(key, value, now_ms, int(entry["step"]))
+        for entry in history
+        for key, value in flatten_metrics(entry).items()
+        if key != "step"
+    ]
+    client = mlflow.MlflowClient()
+    for first in range(0, len(points), _MOST_METRICS):
+        client.log_batch(run_id, metrics=points[first : first + _MOST_METRICS])

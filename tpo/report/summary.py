@@ -1,0 +1,242 @@
+"""What a run of the pipeline did, on one screen and on one page.
+
+    summary = collect(Path())
+    print(to_text(summary))                         # ends `make demo`; also `tpo summary`
+    write_html(summary, Path("reports/index.html"))
+
+Everything is read from the stages' published folders and `reports/*.json`; a stage that has not run is shown as such.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tpo.errors import UserError
+from tpo.records import GateDecision, PreferencePair, Record
+from tpo.registry.tracking import redact, tracking_uri
+from tpo.store import MANIFEST, Manifest, read_manifest, read_records, write_atomic
+from tpo.validation.checkpoint import ValidationVerdict
+
+STAGES = {
+    "Videos": "data/catalog",
+    "Captions": "data/captions",
+    "Queries": "data/queries",
+    "Answers": "data/answers",
+    "Pairs": "data/pairs",
+    "Training": "models/tuned",
+    "Evaluation": "data/evaluation",
+}
+REPORT, DATA_DOCS = Path("reports/index.html"), Path("reports/data_docs/index.html")
+_NOT_BENCHMARKS = ("status", "incomplete")
+_NUM_SAMPLES = 6
+
+
+class Stage(Record):
+    """How many items came in and what became of them."""
+
+    name: str
+    item: str
+    items_in: int
+    items_out: int
+    set_aside: dict[str, int]
+    seconds: float
+
+
+class Estimate(Record):
+    """A share or a difference of shares (1 = 100 %) with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Score(Record):
+    benchmark: str
+    num_items: int
+    num_videos: int
+    base: Estimate
+    tuned: Estimate
+    difference: Estimate
+
+
+class Sample(Record):
+    granularity: str
+    question: str
+    chosen: str
+    rejected: str
+
+
+class Place(Record):
+    """Something to look at, and how to open it."""
+
+    name: str
+    where: str
+    command: str
+
+
+class Summary(Record):
+    stages: tuple[Stage, ...]
+    not_run: tuple[str, ...]
+    pairs_by_granularity: dict[str, int]
+    samples: tuple[Sample, ...]
+    validation: ValidationVerdict | None
+    scores: tuple[Score, ...]
+    unanswered: dict[str, int]
+    decision: GateDecision | None
+    places: tuple[Place, ...]
+
+
+def collect(root: Path) -> Summary:
+    """Read what the stages below `root` published.
+
+    Raises:
+        UserError: no stage has run, or a file is not what its stage writes.
+    """
+    manifests = {name: read_manifest(root / at) for name, at in STAGES.items() if (root / at / MANIFEST).is_file()}
+    if not manifests:
+        raise UserError(f"No stage has run in {root.absolute()}. Run `make demo`, or `dvc repro` in the project.")
+    pairs = read_records(root / STAGES["Pairs"] / "pairs.jsonl", PreferencePair) if "Pairs" in manifests else []
+    verdict = _read(root / "data/validation/verdict.json")
+    metrics = _read(root / "reports/metrics.json") or {}
+    decision = _read(root / "reports/gate.json")
+    return Summary(
+        stages=tuple(_stage(name, manifest) for name, manifest in manifests.items()),
+        not_run=tuple(name for name in STAGES if name not in manifests),
+        pairs_by_granularity=dict(sorted(Counter(pair.granularity.value for pair in pairs).items())),
+        samples=_samples(pairs),
+        validation=None if verdict is None else ValidationVerdict.model_validate(verdict),
+        scores=tuple(_score(name, numbers) for name, numbers in metrics.items() if name not in _NOT_BENCHMARKS),
+        unanswered=metrics.get("incomplete", {}),
+        decision=None if decision is None else GateDecision.model_validate(decision),
+        places=_places(root),
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}). `dvc repro` writes it again.") from error
+    return content
+
+
+def _stage(name: str, manifest: Manifest) -> Stage:
+    return Stage(
+        name=name,
+        item=manifest.item,
+        items_in=manifest.items_in,
+        items_out=manifest.items_out,
+        set_aside=manifest.set_aside,
+        seconds=manifest.seconds,
+    )
+
+
+def _samples(pairs: list[PreferencePair]) -> tuple[Sample, ...]:
+    """A few pairs, spread evenly over the file, so that they come from different videos."""
+    step = max(1, len(pairs) // _NUM_SAMPLES)
+    return tuple(
+        Sample(granularity=pair.granularity.value, question=pair.question, chosen=pair.chosen, rejected=pair.rejected)
+        for pair in pairs[::step][:_NUM_SAMPLES]
+    )
+
+
+def _score(benchmark: str, numbers: Mapping[str, Any]) -> Score:
+    def estimate(name: str) -> Estimate:
+        return Estimate(value=numbers[name], low=numbers[f"{name}_low"], high=numbers[f"{name}_high"])
+
+    return Score(
+        benchmark=benchmark,
+        num_items=numbers["num_items"],
+        num_videos=numbers["num_videos"],
+        base=estimate("accuracy_base"),
+        tuned=estimate("accuracy_tuned"),
+        difference=estimate("difference"),
+    )
+
+
+def _places(root: Path) -> tuple[Place, ...]:
+    uri = redact(tracking_uri())
+    places = [
+        Place(name="Report", where=str(REPORT), command=f"python -m webbrowser {REPORT}"),
+        Place(name="MLflow", where="http://127.0.0.1:5000", command=f"mlflow ui --backend-store-uri {uri}"),
+        Place(name="Prefect", where="http://127.0.0.1:4200", command="prefect server start"),
+    ]
+    if (root / DATA_DOCS).is_file():
+        places.insert(1, Place(name="Data Docs", where=str(DATA_DOCS), command=f"python -m webbrowser {DATA_DOCS}"))
+    return tuple(places)
+
+
+def percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def points(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """{"too_short": 2} → "2 too short"."""
+    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in numbers.items() if number)
+
+
+def to_text(summary: Summary) -> str:
+    """A screenful for the terminal."""
+    lines = []
+    for stage in summary.stages:
+        line = f"{stage.name:<12} {stage.items_out} of {stage.items_in} {stage.item}"
+        if stage.name == "Pairs" and summary.pairs_by_granularity:
+            line += f": {counts(summary.pairs_by_granularity)}"
+        if any(stage.set_aside.values()):
+            line += f"; set aside: {counts(stage.set_aside)}"
+        lines.append(line)
+    lines += [f"{name:<12} has not run" for name in summary.not_run]
+    lines.append(f"{'Validation':<12} {validation_text(summary.validation)}")
+    if summary.scores:
+        width = max(len(score.benchmark) for score in summary.scores)
+        lines += ["", "Accuracy, base → tuned, with intervals over videos"]
+    for score in summary.scores:
+        lines.append(
+            f"  {score.benchmark:<{width}}  {percent(score.base)} → {percent(score.tuned)}, difference "
+            f"{points(score.difference)}; {score.num_items} items, {score.num_videos} videos"
+        )
+    if any(summary.unanswered.values()):
+        lines.append(f"  Unanswered: {counts(unanswered_videos(summary))}")
+    lines += ["", summary.decision.summary if summary.decision else "The gate has not decided yet."]
+    lines.append("")
+    lines += [f"{place.name:<12} {place.where:<32} {place.command}" for place in summary.places]
+    return "\n".join(lines)
+
+
+def validation_text(verdict: ValidationVerdict | None) -> str:
+    if verdict is None:
+        return "has not run"
+    failed = [outcome.name for outcome in verdict.outcomes if not outcome.passed]
+    state = "passed" if verdict.success else "failed"
+    return f"{state}, {len(verdict.outcomes)} expectations" + (f"; not met: {', '.join(failed)}" if failed else "")
+
+
+def unanswered_videos(summary: Summary) -> dict[str, int]:
+    """{"num_videos_missing": 2} → {"videos missing": 2}"""
+    return {name.removeprefix("num_"): number for name, number in summary.unanswered.items()}
+
+
+def write_html(summary: Summary, path: Path) -> None:
+    """Write the page: one file, no scripts, nothing loaded from elsewhere; all text in it is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "counts": counts}
+    page = environment.get_template("index.html.jinja").render(
+        summary=summary, validation=validation_text(summary.validation), unanswered=unanswered_videos(summary)
+    )
+    write_atomic(path, page)

@@ -1,0 +1,128 @@
+"""DPO + α·SFT on full video and question, by TRL's trainer with our collator (arXiv 2501.13919, equations 2 to 4)."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+from trl import DPOConfig, DPOTrainer
+
+from tpo.models import VideoLMM, load_model
+from tpo.params import ModelParams, TrainParams
+from tpo.records import PreferencePair, Video
+from tpo.training.collator import VideoPairCollator, tokenize_pairs
+
+
+class VideoDPOTrainer(DPOTrainer):
+    """TRL's DPO over rows that are tokenized already; TRL itself has no video input (huggingface/trl#4002)."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
+    """TRL's settings for ours. The SFT term is TRL's: a token mean over the micro-batch's chosen answers."""
+    if params.pairs_per_step % params.pairs_per_device:
+        raise ValueError(
+            f"train.pairs_per_step ({params.pairs_per_step}) must be a multiple of "
+            f"train.pairs_per_device ({params.pairs_per_device})"
+        )
+    return DPOConfig(
+        output_dir=str(output_dir),
+        beta=params.beta,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[params.dpo_weight, params.sft_alpha],
+        learning_rate=params.learning_rate,
+        num_train_epochs=params.num_epochs,
+        per_device_train_batch_size=params.pairs_per_device,
+        gradient_accumulation_steps=params.pairs_per_step // params.pairs_per_device,
+        lr_scheduler_type="cosine",
+        warmup_steps=params.warmup_ratio,
+        weight_decay=0.0,
+        max_length=None,  # a multimodal prompt is never truncated
+        gradient_checkpointing=device != "cpu",
+        bf16=device != "cpu",
+        use_cpu=device == "cpu",
+        remove_unused_columns=False,
+        dataloader_pin_memory=device != "cpu",
+        logging_steps=1,
+        save_steps=params.save_every_steps,
+        save_total_limit=1,
+        seed=params.seed,
+        report_to=[],
+        disable_tqdm=False,
+    )
+
+
+def train_on_pairs(
+    pairs: Sequence[PreferencePair],
+    videos: Mapping[str, Video],
+    root: Path,
+    base: ModelParams,
+    params: TrainParams,
+    work_dir: Path,
+) -> tuple[VideoLMM, list[dict[str, float]]]:
+    """Train the base on `pairs`; goes on from the last checkpoint in `work_dir` if there is one.
+
+    Returns the tuned model (an adapter on the base if `params.lora`) and the logged history, one dict per step.
+    """
+    policy = load_model(base.base, revision=base.revision, dtype=base.dtype, device=base.device)
+    device = policy.model.device.type
+    _freeze_all_but(policy, policy.family.TRAINED)
+    peft_config, reference = None, None
+    if params.lora is None:
+        reference = load_model(base.base, revision=base.revision, dtype=base.dtype, device=base.device).model
+        reference.requires_grad_(False)
+    else:
+        from peft import LoraConfig
+
+        peft_config = LoraConfig(
+            r=params.lora.r,
+            lora_alpha=params.lora.alpha,
+            lora_dropout=0.0,
+            target_modules=policy.family.LORA_TARGETS,
+            base_model_name_or_path=base.base,
+            revision=base.revision,
+        )
+    trainer = VideoDPOTrainer(
+        model=policy.model,
+        ref_model=reference,
+        args=dpo_config(params, work_dir, device),
+        data_collator=VideoPairCollator(pairs, videos, root, policy),
+        train_dataset=tokenize_pairs(pairs, policy),
+        processing_class=policy.tokenizer,
+        peft_config=peft_config,
+    )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)))
+    policy.model = trainer.model
+    return policy, trainer.state.log_history
+
+
+def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:
+    for name, parameter in model.model.named_parameters():
+        parameter.requires_grad_(any(part in name for part in trained))
+
+
+def save_tuned(model: VideoLMM, out: Path) -> None:
+    """Write a folder that `load_model` reads: full weights with tokenizer and processor files, or the adapter alone."""
+    model.model.save_pretrained(out)
+    if (out / "adapter_config.json").is_file():
+        return
+    model.tokenizer.save_pretrained(out)
+    for name in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+        if (model.folder / name).is_file():
+            shutil.copy(model.folder / name, out / name)
+
+
+def history_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """The logged curves as CSV, one row a step, for `dvc plots`."""
+    curves = [entry for entry in history if "loss" in entry]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["step", *(key for key in curves[0] if key != "step")], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(curves)
+    return text.getvalue()
