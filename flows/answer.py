@@ -36,9 +36,7 @@ def answer() -> None:
     params = load_params()
     queries = by_video(read_records(QUERIES / "queries.jsonl", Query))
     jobs: list[Job] = [
-        (video, queries[video.id])
-        for video in read_records(CATALOG / "videos.jsonl", Video)
-        if video.id in queries
+        (video, queries[video.id]) for video in read_records(CATALOG / "videos.jsonl", Video) if video.id in queries
     ]
     model_id = policy(params.model).id
     seed = params.data.seed

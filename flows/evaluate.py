@@ -1,8 +1,7 @@
-"""evaluate: base and tuned model on the same benchmark items → data/evaluation, reports/metrics.json, reports/accuracy.csv."""
+"""evaluate: base and tuned model on the same benchmark items → data/evaluation and reports/metrics.json."""
 
 import functools
 import json
-from pathlib import Path
 from typing import get_args
 
 from prefect import task

@@ -65,7 +65,9 @@ def judge() -> None:
             counts={f"{kind} pairs": sum(pair.granularity is kind for pair in pairs) for kind in Granularity},
         )
     if not pairs:
-        raise UserError(f"Not one preference pair was kept, so there is nothing to train on; {PAIRS}/rejected.jsonl says why.")
+        raise UserError(
+            f"Not one preference pair was kept, so there is nothing to train on; {PAIRS}/rejected.jsonl says why."
+        )
 
 
 if __name__ == "__main__":

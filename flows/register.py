@@ -1,4 +1,4 @@
-"""register: package the tuned model, let the gate decide, move `champion` or not → reports/gate.json, reports/index.html."""
+"""register: package the tuned model, let the gate decide, move `champion` or not → reports/gate.json and the report."""
 
 import json
 from pathlib import Path

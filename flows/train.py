@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from flows.stage import CATALOG, JOURNALS, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
+from flows.stage import CATALOG, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.params import load_params

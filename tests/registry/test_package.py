@@ -14,7 +14,7 @@ from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
 from tpo.models import load_model
 from tpo.records import GateDecision
-from tpo.registry.package import load_registered, promote, register, versions
+from tpo.registry.package import challenge, load_registered, promote, register, versions
 from tpo.registry.tracking import log_stage
 
 QUESTION = "Which color is the star?"
@@ -57,7 +57,9 @@ def _register(model_dir: Path, **changes: object) -> str:
         "run_id": run_id,
         "example": {"video": "clip.mp4", "question": QUESTION},
     }
-    return register(model_dir, **(settings | changes))  # type: ignore[arg-type]
+    version = register(model_dir, **(settings | changes))  # type: ignore[arg-type]
+    challenge("demo", version)
+    return version
 
 
 def test_a_registered_version_says_where_it_comes_from(project: Path):

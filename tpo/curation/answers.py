@@ -58,9 +58,7 @@ def answer_video(
                     )
                 )
         except (DecodeError, ValueError) as error:
-            rejections.append(
-                Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=str(error))
-            )
+            rejections.append(Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=str(error)))
             continue
         answers += pair
     return answers, rejections

@@ -25,9 +25,7 @@ def mix_pairs(
             kept.append(pair)
         else:
             detail = f"more {pair.granularity} pairs than the mix takes"
-            rejections.append(
-                Rejection(stage=STAGE, item=pair.query_id, reason=Reason.OVER_QUOTA, detail=detail)
-            )
+            rejections.append(Rejection(stage=STAGE, item=pair.query_id, reason=Reason.OVER_QUOTA, detail=detail))
     return kept, rejections
 
 

@@ -73,7 +73,9 @@ def _query(video: Video, granularity: Granularity, segment: Segment | None, aske
 
 def _draw(rng: np.random.Generator, groups: list[list[Query]], count: int) -> list[Query]:
     """Take `count` queries, one from each group in turn; no question twice, whatever segment it came from."""
-    shuffled = [[group[i] for i in rng.permutation(len(group))] for group in (groups[g] for g in rng.permutation(len(groups)))]
+    shuffled = [
+        [group[i] for i in rng.permutation(len(group))] for group in (groups[g] for g in rng.permutation(len(groups)))
+    ]
     drawn: dict[str, Query] = {}
     while len(drawn) < count and any(shuffled):
         for group in shuffled:

@@ -11,8 +11,6 @@ made the way real ones are, in three phases:
 Nothing of the videos that the demo trains or reports on is used: all seeds here are apart from `tpo.demo.build`'s.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -24,7 +22,6 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
-from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import COLORS, FPS, SHAPES, Event, plan_events, write_video
 from tpo.llm.rules import RuleQuestion, comprehensive_questions, localized_questions
 from tpo.models.frames import FrameSpec, prepare_frames
@@ -223,7 +220,12 @@ class Batcher:
                 branch += [number] * (len(ask) + len(say))
                 position += range(len(prefix), len(prefix) + len(ask) + len(say))
             rows.append((tokens, labels, branch, position))
-            picks.append([rng.choice(self.bank.rows[lesson.events[e].color, lesson.events[e].shape]) for e in lesson.frame_events])
+            picks.append(
+                [
+                    rng.choice(self.bank.rows[lesson.events[e].color, lesson.events[e].shape])
+                    for e in lesson.frame_events
+                ]
+            )
         length = max(len(row[0]) for row in rows)
         pads = (self.tokenizer.pad_token_id, -100, -1, 0)
         tokens, labels, branch, position = (
@@ -292,7 +294,9 @@ def teach(
 
 
 @torch.no_grad()
-def score(model: LlavaOnevisionForConditionalGeneration, batcher: Batcher, length: str, videos: int = 48) -> dict[str, float]:
+def score(
+    model: LlavaOnevisionForConditionalGeneration, batcher: Batcher, length: str, videos: int = 48
+) -> dict[str, float]:
     """Share of answers that are right in every token, per kind of question, on fresh short clips or long videos."""
     rng = np.random.default_rng(99)
     course = Course("score", 1, 0, 8, (1, 8), (16, 16), long_share=float(length == "long"))

@@ -46,11 +46,7 @@ SHAPES: dict[str, list[tuple[str, list[tuple[float, float]], int]]] = {
     "square": [("rectangle", [(0.1, 0.1), (0.9, 0.9)], 1)],
     "window": [
         ("rectangle", [(0.0, 0.0), (1.0, 1.0)], 1),
-        *[
-            ("rectangle", [(x, y), (x + 0.28, y + 0.28)], 0)
-            for x in (0.14, 0.58)
-            for y in (0.14, 0.58)
-        ],
+        *[("rectangle", [(x, y), (x + 0.28, y + 0.28)], 0) for x in (0.14, 0.58) for y in (0.14, 0.58)],
     ],
     "triangle": [("polygon", [(0.5, 0.02), (1.0, 0.95), (0.0, 0.95)], 1)],
     "funnel": [("polygon", [(0.0, 0.05), (1.0, 0.05), (0.5, 0.98)], 1)],
@@ -138,10 +134,11 @@ def frames(events: Sequence[Event], phase: float) -> Iterator[np.ndarray]:
 def write_video(path: Path, events: Sequence[Event], phase: float) -> None:
     """Encode `events` as an H.264 MP4 (4:2:0, a keyframe every 20 s)."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "26", "g": "40"})
+        options = {"preset": "veryfast", "crf": "26", "g": "40", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width = stream.height = SIZE_PX
         stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1  # the same bytes on any machine
+        stream.thread_count = 1  # this and cpu-independent: the same bytes every time, on any machine
         for pixels in frames(events, phase):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())

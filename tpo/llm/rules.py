@@ -50,9 +50,7 @@ def localized_questions(segment: Sequence[str], whole_video: Sequence[str]) -> l
         colored = _COLORED_NOUN.search(text)
         if colored and nouns[colored.group(2).lower()] == 1:
             color, noun = colored.group(1).lower(), colored.group(2)
-            questions.append(
-                RuleQuestion("object_reasoning", f"What color is the {noun}?", f"the {noun} is", color)
-            )
+            questions.append(RuleQuestion("object_reasoning", f"What color is the {noun}?", f"the {noun} is", color))
     for before, after in pairwise(segment):
         for known, side, asked in ((before, "after", after), (after, "before", before)):
             if counts[known] == 1 and before != after:

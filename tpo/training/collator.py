@@ -63,9 +63,7 @@ class VideoPairCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows of `tokenize_pairs` → input_ids, attention_mask, completion_mask [2b, s], pixels [2b, n, 3, h, w]."""
-        sequences = [
-            (row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids") for row in rows
-        ]
+        sequences = [(row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids") for row in rows]
         length = max(len(prompt) + len(answer) for prompt, answer in sequences)
         pad = self._model.tokenizer.pad_token_id
 

@@ -39,7 +39,9 @@ def without_segment(video: Video, part: Segment, num_frames: int) -> View:
     if left_s < 1 / video.fps:
         raise ValueError(f"nothing is left of video {video.id[:12]} without {part.start_s} to {end} s")
     middle = (np.arange(num_frames) + 0.5) / num_frames * left_s
-    return _view(video.id, ViewKind.WITHOUT_SEGMENT, np.where(middle < part.start_s, middle, middle + end - part.start_s))
+    return _view(
+        video.id, ViewKind.WITHOUT_SEGMENT, np.where(middle < part.start_s, middle, middle + end - part.start_s)
+    )
 
 
 def sparse(view: View, keep: float, seed: int) -> View:
