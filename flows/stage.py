@@ -64,7 +64,8 @@ def run(stage: Flow[[], Any]) -> None:
         workers = load_params().runtime.workers
     except UserError as error:
         sys.exit(f"{stage.name}: {error}")
-    state = stage.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))(return_state=True)
+    runner: Any = ThreadPoolTaskRunner(max_workers=workers)
+    state: Any = stage.with_options(task_runner=runner)(return_state=True)
     if not state.is_completed():
         sys.exit(f"{stage.name}: {state.message}")
 

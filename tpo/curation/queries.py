@@ -1,4 +1,4 @@
-"""ask: questions about a video, written from its captions. Localized ones from a segment, comprehensive ones from all."""
+"""ask: questions about a video, written from its captions: localized ones from a segment, comprehensive from all."""
 
 from collections.abc import Sequence
 
@@ -73,9 +73,8 @@ def _query(video: Video, granularity: Granularity, segment: Segment | None, aske
 
 def _draw(rng: np.random.Generator, groups: list[list[Query]], count: int) -> list[Query]:
     """Take `count` queries, one from each group in turn; no question twice, whatever segment it came from."""
-    shuffled = [
-        [group[i] for i in rng.permutation(len(group))] for group in (groups[g] for g in rng.permutation(len(groups)))
-    ]
+    in_turn = [groups[g] for g in rng.permutation(len(groups))]
+    shuffled = [[group[i] for i in rng.permutation(len(group))] for group in in_turn]
     drawn: dict[str, Query] = {}
     while len(drawn) < count and any(shuffled):
         for group in shuffled:

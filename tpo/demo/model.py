@@ -17,7 +17,7 @@ from tpo.demo.world import COLORS, SHAPES
 
 IMAGE_SIZE_PX = 32
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>", "<unk>"]
-WORDS = "user assistant system . , ? a an the What Which color is or comes right after before first last Describe video then"
+WORDS = "user assistant . , ? a an the What Which color is or comes right after before first last then Describe video"
 
 # The chat template of llava-hf/llava-onevision-qwen2-7b-ov-hf, without its image loop.
 CHAT_TEMPLATE = (
@@ -32,13 +32,13 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer of the demo world's whole vocabulary."""
     words = SPECIAL + WORDS.split() + list(COLORS) + list(SHAPES)
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
-        unk_token="<unk>",
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
+        unk_token="<unk>",  # noqa: S106
+        pad_token="<|endoftext|>",  # noqa: S106
+        eos_token="<|im_end|>",  # noqa: S106
         additional_special_tokens=["<|im_start|>", "<image>", "<video>"],
         chat_template=CHAT_TEMPLATE,
     )
@@ -71,8 +71,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaOnevision
     config = LlavaOnevisionConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=SPECIAL.index("<image>"),
+        video_token_index=SPECIAL.index("<video>"),
         image_grid_pinpoints=[[IMAGE_SIZE_PX, IMAGE_SIZE_PX]],
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",

@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,10 +95,10 @@ def train_eyes(
         color, shape = logits(bank.pixels[pick])
         loss = functional.cross_entropy(color, bank.colors[pick]) + functional.cross_entropy(shape, bank.shapes[pick])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    core.vision_tower.requires_grad_(False)
+    core.vision_tower.requires_grad_(requires_grad=False)
     with torch.no_grad():
         color, shape = logits(bank.pixels)
     return float(((color.argmax(-1) == bank.colors) & (shape.argmax(-1) == bank.shapes)).float().mean())
@@ -187,9 +188,9 @@ class Batcher:
     asked alone.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, bank: FrameBank, features: torch.Tensor):
+    def __init__(self, tokenizer: Any, bank: FrameBank, features: torch.Tensor):
         self.tokenizer, self.bank, self.features = tokenizer, bank, features
-        prompt = tokenizer.apply_chat_template(
+        prompt: list[int] = tokenizer.apply_chat_template(
             [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "What"}]}],
             add_generation_prompt=True,
             return_dict=False,
@@ -228,22 +229,24 @@ class Batcher:
             )
         length = max(len(row[0]) for row in rows)
         pads = (self.tokenizer.pad_token_id, -100, -1, 0)
-        tokens, labels, branch, position = (
+        input_ids, label_ids, branch_ids, position_ids = (
             torch.tensor([row[i] + [pads[i]] * (length - len(row[i])) for row in rows]) for i in range(4)
         )
-        same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+        same = (branch_ids[:, None, :] == 0) | (branch_ids[:, None, :] == branch_ids[:, :, None])
         allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
         mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
         return {
-            "input_ids": tokens,
-            "labels": labels,
-            "position_ids": position,
+            "input_ids": input_ids,
+            "labels": label_ids,
+            "position_ids": position_ids,
             "attention_mask": mask,
             "features": self.features[torch.tensor(np.array(picks))],
         }
 
 
-def forward(model: LlavaOnevisionForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def forward(
+    model: LlavaOnevisionForConditionalGeneration, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits at the positions that predict a label, float32 [n, vocabulary], and those labels [n]."""
     core = model.model
     features = batch["features"]
@@ -283,7 +286,7 @@ def teach(
                 logits, labels = forward(model, batch)
             loss = functional.cross_entropy(logits.float(), labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
@@ -309,5 +312,5 @@ def score(
             size = len(batcher.ids(question.answer)) + 1
             kind = " ".join(question.question.rstrip("?").split()[:4])
             kind = "What color is" if kind.startswith("What color") else kind.split(",")[0]
-            right.setdefault(kind, []).append(all([next(hits) for _ in range(size)]))
+            right.setdefault(kind, []).append(all([next(hits) for _ in range(size)]))  # noqa: C419
     return {kind: round(float(np.mean(hits)), 2) for kind, hits in sorted(right.items())}

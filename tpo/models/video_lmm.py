@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
@@ -34,14 +34,14 @@ class VideoLMM:
     id: str
     folder: Path
     model: Any
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     frame_spec: FrameSpec
     family: Any
 
     def prompt_ids(self, question: str, num_frames: int) -> list[int]:
         """Token ids of "video, question, your turn", the video as one placeholder per feature."""
         content = [{"type": "video"}, {"type": "text", "text": question}]
-        ids = self.tokenizer.apply_chat_template(
+        ids: list[int] = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False
         )
         video = self.model.config.video_token_id
@@ -117,7 +117,7 @@ def load_model(checkpoint: str, *, revision: str | None = None, dtype: str, devi
     Raises:
         UserError: there is no such folder, it holds no checkpoint, or its family is not supported.
     """
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = Path(checkpoint)
     adapter = None
     if (folder / "adapter_config.json").is_file():

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from tpo.models import VideoLMM, load_model
 from tpo.params import ModelParams, TrainParams
@@ -75,7 +76,7 @@ def train_on_pairs(
     peft_config, reference = None, None
     if params.lora is None:
         reference = load_model(base.base, revision=base.revision, dtype=base.dtype, device=base.device).model
-        reference.requires_grad_(False)
+        reference.requires_grad_(requires_grad=False)
     else:
         from peft import LoraConfig
 
@@ -97,7 +98,8 @@ def train_on_pairs(
         peft_config=peft_config,
     )
     work_dir.mkdir(parents=True, exist_ok=True)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)))
+    last: str | None = get_last_checkpoint(str(work_dir))  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last)
     policy.model = trainer.model
     return policy, trainer.state.log_history
 
