@@ -25,7 +25,7 @@ def ingest() -> None:
     root = params.data.videos
     paths = find_files(root, params.ingest)
     stats = [(path.as_posix(), path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths]
-    with Stage("ingest", "files", params.ingest.model_dump(mode="json"), stats) as stage:
+    with Stage("ingest", "files", params.ingest.model_dump(mode="json"), stats, unit="files") as stage:
         found = stage.map(probe_files, paths, str, params.runtime.items_per_task, root, params.ingest.probe_timeout_s)
         videos, not_kept = keep(of_kind(found, Video), params.ingest)
         rejections = of_kind(found, Rejection) + not_kept

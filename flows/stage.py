@@ -14,10 +14,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
-from tqdm import tqdm
 
 from tpo.errors import UserError
 from tpo.params import load_params
+from tpo.progress import progress
 from tpo.records import Caption, PreferencePair, Query, Record, Rejection, content_id
 from tpo.store import Clock, Journal, Manifest, count_reasons, digest, publish
 
@@ -71,10 +71,10 @@ def run(stage: Flow[[], Any]) -> None:
 
 
 class Stage:
-    """One run of a stage. `key_parts` is everything its work depends on besides the code."""
+    """One run of a stage, which counts `item`s. `key_parts` is everything its work depends on besides the code."""
 
-    def __init__(self, name: str, item: str, *key_parts: Any):
-        self.name, self.item = name, item
+    def __init__(self, name: str, item: str, *key_parts: Any, unit: str = "videos"):
+        self.name, self.item, self.unit = name, item, unit
         self.key = content_id(name, digest(_CODE / "tpo", _CODE / "flows"), *key_parts)
         self.journal = Journal(JOURNALS, name, self.key)
         self.clock = Clock()
@@ -99,7 +99,7 @@ class Stage:
         """
         todo = [item for item in items if name_of(item) not in self.journal.done]
         shards = [todo[i : i + per_task] for i in range(0, len(todo), per_task)]
-        with tqdm(total=len(items), initial=len(items) - len(todo), desc=self.name, unit=" " + self.item) as bar:
+        with progress(len(items), self.name, self.unit, done=len(items) - len(todo)) as bar:
             for future in as_completed([task.submit(shard, *args) for shard in shards]):
                 for name, records in future.result():
                     self.journal.append(name, records)

@@ -44,8 +44,8 @@ def caption_video(video: Video, videos_root: Path) -> tuple[list[Caption], list[
 
 
 def _checked(cue: SidecarCaption, video: Video, source: str) -> Caption | tuple[Reason, str]:
-    if not cue.text:
-        return Reason.EMPTY_CAPTION, f"no text at {cue.start_s} s"
+    if not any(character.isalnum() for character in cue.text):  # subtitles have "..." and "♪"
+        return Reason.EMPTY_CAPTION, f"no words at {cue.start_s} s: {cue.text[:80]!r}"
     latest_end_s = video.duration_s + max(_ROUNDING_S, 1 / video.fps)
     if not (0 <= cue.start_s < video.duration_s and cue.start_s < cue.end_s <= latest_end_s):
         where = f"{cue.start_s} to {cue.end_s} s in a video of {video.duration_s} s"

@@ -40,5 +40,6 @@ def _quotas(pairs: Sequence[PreferencePair], params: MixParams) -> dict[Granular
     # The scarcer kind, relative to its share, sets the size, so that the ratio holds.
     for kind, part in share.items():
         if part:
-            total = min(total, int(have[kind] / part))
-    return {kind: round(total * part) for kind, part in share.items()}
+            total = min(total, int(have[kind] / part + 1e-9))  # 3 / (1 - 0.7) is a hair less than 10
+    localized = round(total * params.localized_share)
+    return {Granularity.LOCALIZED: localized, Granularity.COMPREHENSIVE: total - localized}

@@ -33,7 +33,7 @@ def ask_video(
 
 
 def _localized(video: Video, captions: list[Caption], per_segment: int) -> list[list[Query]]:
-    """The questions of each segment: every run of `per_segment` captions that is not the whole video."""
+    """The questions of each segment: every run of `per_segment` captions that leaves something of the video out."""
     texts = [caption.text for caption in captions]
     if per_segment >= len(captions):
         return []
@@ -43,6 +43,8 @@ def _localized(video: Video, captions: list[Caption], per_segment: int) -> list[
         segment = Segment(
             video_id=video.id, start_s=run[0].start_s, end_s=min(max(c.end_s for c in run), video.duration_s)
         )
+        if video.duration_s - (segment.end_s - segment.start_s) < 1 / video.fps:  # a caption may span the whole video
+            continue
         questions = localized_questions([caption.text for caption in run], texts)
         groups.append([_query(video, Granularity.LOCALIZED, segment, question) for question in questions])
     return groups

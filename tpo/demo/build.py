@@ -11,11 +11,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.world import Event, plan_events, write_video
 from tpo.params import DemoParams, load_params
+from tpo.progress import progress
 
 VIDEOS = Path("data/demo/videos")
 BENCHMARKS = Path("data/demo/benchmarks")
@@ -50,11 +50,13 @@ def build_videos(folder: Path, params: DemoParams) -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng([params.seed, _TRAINING_VIDEOS])
     writers = (write_json, write_srt, write_vtt)
-    for number in tqdm(range(params.num_train_videos), desc="demo videos", unit=" videos"):
-        events = plan_events(rng, int(rng.integers(params.min_events, params.max_events, endpoint=True)))
-        path = folder / f"walk_{number:04}.mp4"
-        write_video(path, events, phase=float(rng.uniform(0, 6.28)))
-        writers[number % 3](path, events)
+    with progress(params.num_train_videos, "demo world", "videos") as bar:
+        for number in range(params.num_train_videos):
+            events = plan_events(rng, int(rng.integers(params.min_events, params.max_events, endpoint=True)))
+            path = folder / f"walk_{number:04}.mp4"
+            write_video(path, events, phase=float(rng.uniform(0, 6.28)))
+            writers[number % 3](path, events)
+            bar.update()
     _write_damaged(folder, rng)
 
 
@@ -64,7 +66,7 @@ def _write_damaged(folder: Path, rng: np.random.Generator) -> None:
     (folder / "cut_short.mp4").write_bytes(sound[: len(sound) // 3])
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "login_page.mp4").write_text("<html><body>Please log in to download this video.</body></html>")
-    (folder / "walk_0000 (copy).mp4").write_bytes(sound)
+    (folder / "walk_0000_copy.mp4").write_bytes(sound)
     with av.open(str(folder / "sound_only.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=16_000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="fltp", layout="mono")

@@ -1,19 +1,21 @@
 """Asking by rule: questions whose answer follows from a list of captions in time order, without a language model.
 
 The offline stand-in for the paper's GPT-4o-mini query writer (method 2501.13919, section 3): the rules see captions
-only, never the video. They speak of captions by name ("the red star"); a caption that occurs twice cannot be named
-and is never asked about.
+only, never the video. They speak of captions by name ("the red star"); a caption whose name occurs twice is
+ambiguous and never named.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 COLOR_WORDS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "white", "black", "brown", "pink", "gray")
-_COLORED_NOUN = re.compile(rf"\b(?:an?|the) ({'|'.join(COLOR_WORDS)}) (\w+)", re.IGNORECASE)
+_COLORED_NOUN = re.compile(rf"\b(?:an?|the) ({'|'.join(COLOR_WORDS)}) (?!(?:and|or)\b)(\w+)", re.IGNORECASE)
 _SHORT_NOUN_PHRASE = re.compile(r"(?:an?|the) (\w+(?: \w+){0,2})", re.IGNORECASE)
+_MAX_COMPARED = 64  # ours: every pair of a film's thousand captions would be half a million questions
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,24 @@ def definite(caption: str) -> str:
     """How a question names what a caption tells: "a red star" → "the red star", a sentence → in quotes."""
     text = caption.strip().rstrip(".")
     short = _SHORT_NOUN_PHRASE.fullmatch(text)
-    return f"the {short.group(1)}" if short else f'"{text}"'
+    return f"the {short.group(1)}" if short else '"{}"'.format(text.replace('"', "'"))
+
+
+def _key(caption: str) -> str:
+    """Equal for captions that would be named alike: "A red star." and "a red star"."""
+    return definite(caption).casefold()
+
+
+@lru_cache(maxsize=1)
+def _occurrences(whole_video: tuple[str, ...]) -> tuple[Counter[str], Counter[str]]:
+    """How often each caption's name occurs, and how often something coloured is spoken of by each noun."""
+    colored = (match.group(2).lower() for text in whole_video for match in _COLORED_NOUN.finditer(text))
+    return Counter(map(_key, whole_video)), Counter(colored)
 
 
 def localized_questions(segment: Sequence[str], whole_video: Sequence[str]) -> list[RuleQuestion]:
     """Questions that `segment` (a run of the captions in `whole_video`) is enough to answer."""
-    counts = Counter(whole_video)
-    nouns = Counter(match.group(2).lower() for text in whole_video for match in _COLORED_NOUN.finditer(text))
+    names, nouns = _occurrences(tuple(whole_video))
     questions = []
     for text in segment:
         colored = _COLORED_NOUN.search(text)
@@ -53,7 +66,7 @@ def localized_questions(segment: Sequence[str], whole_video: Sequence[str]) -> l
             questions.append(RuleQuestion("object_reasoning", f"What color is the {noun}?", f"the {noun} is", color))
     for before, after in pairwise(segment):
         for known, side, asked in ((before, "after", after), (after, "before", before)):
-            if counts[known] == 1 and before != after:
+            if names[_key(known)] == 1:
                 named = definite(known)
                 question, lead = f"What comes right {side} {named}?", f"{side} {named} comes"
                 questions.append(RuleQuestion("temporal_reasoning", question, lead, asked.rstrip(".")))
@@ -69,8 +82,9 @@ def comprehensive_questions(whole_video: Sequence[str]) -> list[RuleQuestion]:
         RuleQuestion("information_extraction", "What comes first?", "first comes", first),
         RuleQuestion("information_extraction", "What comes last?", "last comes", last),
     ]
-    counts = Counter(whole_video)
-    unique = [text for text in whole_video if counts[text] == 1]
+    names, _ = _occurrences(tuple(whole_video))
+    unique = [text for text in whole_video if names[_key(text)] == 1]
+    unique = unique[:: len(unique) // _MAX_COMPARED + 1]
     for i, early in enumerate(unique):
         for late in unique[i + 1 :]:
             # Half of the questions name the later one first, chosen by content so that it never changes.

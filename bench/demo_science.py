@@ -1,0 +1,204 @@
+"""Does TPO work on the demo, and what does it owe its gain to? `python bench/demo_science.py [--quick]`
+
+Everything is made afresh for every seed: the training videos, the evaluation videos, the pairs and the training order.
+Printed for each base model: tuned minus base on unseen long videos with its 95 % interval (videos resampled), for TPO
+on three seeds; then, on the first seed, the controls: the pairs swapped, SFT on the chosen answers alone, DPO alone, and
+localized, comprehensive or both at equal pair counts; accuracy at 8 to 96 frames; a needle grid (depth × length).
+The last line is one JSON object. About twenty minutes a base on two cores.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tpo.curation.answers import answer_video
+from tpo.curation.captions import caption_video
+from tpo.curation.judging import judge_video
+from tpo.curation.queries import ask_video
+from tpo.demo.benchmarks import write_benchmarks
+from tpo.demo.build import build_videos
+from tpo.demo.world import plan_events, write_video
+from tpo.evaluation.benchmarks import load_benchmarks
+from tpo.evaluation.run import check_video, evaluate_video, group_by_video
+from tpo.evaluation.statistics import Comparison, compare
+from tpo.llm.rules import localized_questions
+from tpo.models import VideoLMM, load_model
+from tpo.params import Params, TrainParams, load_params
+from tpo.records import Granularity, Item, PreferencePair, Rejection, Video
+from tpo.training.trainer import train_on_pairs
+from tpo.video.catalog import find_files, keep
+from tpo.video.decode import decode
+from tpo.video.probe import Prober
+from tpo.video.sample import dense
+
+FRAME_COUNTS = (8, 16, 32, 64, 96)
+NEEDLE_EVENTS = (4, 8, 12, 16)
+NEEDLE_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class World:
+    """One seed's videos, and what the pipeline made of them up to the pairs."""
+
+    root: Path
+    videos: dict[str, Video]
+    pairs: list[PreferencePair]
+    groups: list[tuple[list[Item], Video | Rejection]]
+
+
+def make_world(folder: Path, params: Params, model: VideoLMM, seed: int) -> World:
+    """The pipeline from video files to judged pairs, without its orchestration."""
+    demo = params.demo.model_copy(update={"seed": seed})
+    root, benchmarks = folder / "videos", folder / "benchmarks"
+    build_videos(root, demo)
+    write_benchmarks(
+        benchmarks, demo.num_eval_videos, demo.questions_per_eval_video, demo.min_events, demo.max_events, seed
+    )
+    pairs: list[PreferencePair] = []
+    with Prober(params.ingest.probe_timeout_s) as prober:
+        probed = [prober.probe(root, path) for path in find_files(root, params.ingest)]
+        videos, _ = keep([video for video in probed if isinstance(video, Video)], params.ingest)
+        for video in videos:
+            captions, _ = caption_video(video, root)
+            queries, _ = ask_video(video, captions, params.ask, seed)
+            answers, _ = answer_video(model, video, root, queries, params.answer, seed)
+            pairs += judge_video(video, captions, queries, answers, params.answer)[0]
+        items, _ = load_benchmarks(benchmarks)
+        groups = [(items, check_video(benchmarks, items, prober)) for items in group_by_video(items)]
+    return World(folder, {video.id: video for video in videos}, pairs, groups)
+
+
+def tuned_on(world: World, pairs: list[PreferencePair], params: Params, train: TrainParams) -> VideoLMM:
+    with tempfile.TemporaryDirectory() as scratch:
+        return train_on_pairs(pairs, world.videos, world.root / "videos", params.model, train, Path(scratch))[0]
+
+
+def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_frames: int) -> Comparison:
+    """Tuned against base over all three benchmarks at a frame count."""
+    found = {
+        role: [
+            prediction
+            for items, video in world.groups
+            for prediction in evaluate_video(
+                model, role, world.root / "benchmarks", items, video, num_frames, params.evaluate.scoring
+            )
+        ]
+        for role, model in (("base", base), ("tuned", tuned))
+    }
+    return compare(found["base"], found["tuned"], confidence=0.95, samples=10_000, seed=0)[0]
+
+
+def swapped(pair: PreferencePair) -> PreferencePair:
+    return pair.model_copy(
+        update={
+            "chosen": pair.rejected,
+            "rejected": pair.chosen,
+            "chosen_view": pair.rejected_view,
+            "rejected_view": pair.chosen_view,
+        }
+    )
+
+
+def controls(
+    pairs: list[PreferencePair], train: TrainParams
+) -> Iterator[tuple[str, list[PreferencePair], TrainParams]]:
+    """Name, pairs and training settings of each control."""
+    by_kind = {kind: [pair for pair in pairs if pair.granularity is kind] for kind in Granularity}
+    local, wide = by_kind[Granularity.LOCALIZED], by_kind[Granularity.COMPREHENSIVE]
+    yield "pairs swapped", [swapped(pair) for pair in pairs], train
+    yield "SFT on chosen alone", pairs, train.model_copy(update={"dpo_weight": 0.0, "sft_alpha": 1.0})
+    yield "DPO alone", pairs, train.model_copy(update={"sft_alpha": 0.0})
+    count = min(len(local), len(wide))
+    half = count // 2
+    yield f"localized only, {count} pairs", local[:count], train
+    yield f"comprehensive only, {count} pairs", wide[:count], train
+    yield f"both, {2 * half} pairs", local[:half] + wide[:half], train
+
+
+def needle_grid(model: VideoLMM, num_frames: int, per_cell: int) -> list[list[float]]:
+    """Share of right answers about one event, its colour or what follows it, by depth (rows) and events (columns)."""
+    grid = np.zeros((len(NEEDLE_DEPTHS), len(NEEDLE_EVENTS)))
+    rng = np.random.default_rng([7, 3])
+    with tempfile.TemporaryDirectory() as scratch, Prober(60) as prober:
+        for column, num_events in enumerate(NEEDLE_EVENTS):
+            for _ in range(per_cell):
+                path = Path(scratch) / "needle.mp4"
+                events = plan_events(rng, num_events)
+                write_video(path, events, phase=float(rng.uniform(0, 6.28)))
+                video = prober.probe(path.parent, path)
+                assert isinstance(video, Video)
+                frames = decode(path, dense(video, num_frames))
+                captions = [event.caption for event in events]
+                for row, depth in enumerate(NEEDLE_DEPTHS):
+                    at = round(depth * (num_events - 2))
+                    asked = localized_questions(captions[at : at + 2], captions)
+                    question = asked[0] if rng.random() < 0.5 else asked[2]
+                    said = model.answer(frames, question.question, max_new_tokens=12)
+                    grid[row, column] += (said == question.answer) / per_cell
+    return grid.round(2).tolist()
+
+
+def show(name: str, comparison: Comparison, num_pairs: int) -> dict[str, float]:
+    gain = comparison.difference
+    print(
+        f"  {name:34} {num_pairs:5} pairs  {100 * comparison.base.value:5.1f} → {100 * comparison.tuned.value:5.1f}   "
+        f"{100 * gain.value:+5.1f} [{100 * gain.low:+5.1f}, {100 * gain.high:+5.1f}]",
+        flush=True,
+    )
+    return {"pairs": num_pairs, "base": comparison.base.value, "tuned": comparison.tuned.value, **gain.model_dump()}
+
+
+def study(checkpoint: str, params: Params, seeds: list[int], folder: Path, *, with_controls: bool) -> dict[str, object]:
+    """Everything about one base model."""
+    params = params.model_copy(update={"model": params.model.model_copy(update={"base": checkpoint})})
+    base = load_model(checkpoint, dtype=params.model.dtype, device=params.model.device)
+    num_frames, per_cell = params.evaluate.num_frames, 4 if len(seeds) == 1 else 20
+    result: dict[str, object] = {"base": checkpoint}
+    print(f"{checkpoint}, {num_frames} frames, tuned minus base in points with 95 % interval")
+    for seed in seeds:
+        world = make_world(folder / f"{Path(checkpoint).name}-{seed}", params, base, seed)
+        train = params.train.model_copy(update={"seed": seed})
+        tuned = tuned_on(world, world.pairs, params, train)
+        result[f"tpo_seed_{seed}"] = show(
+            f"TPO, seed {seed}", measure(world, base, tuned, params, num_frames), len(world.pairs)
+        )
+        if seed == seeds[0] and with_controls:
+            for name, pairs, settings in controls(world.pairs, train):
+                other = tuned_on(world, pairs, params, settings)
+                result[name] = show(name, measure(world, base, other, params, num_frames), len(pairs))
+            for count in FRAME_COUNTS:
+                result[f"frames_{count}"] = show(
+                    f"TPO at {count} frames", measure(world, base, tuned, params, count), len(world.pairs)
+                )
+            for name, model in (("base", base), ("tuned", tuned)):
+                grid = needle_grid(model, num_frames, per_cell)
+                result[f"needle_{name}"] = grid
+                print(f"  needle, {name}: rows depth {NEEDLE_DEPTHS}, columns {NEEDLE_EVENTS} events")
+                print("\n".join("    " + "  ".join(f"{value:4.2f}" for value in row) for row in grid), flush=True)
+        shutil.rmtree(world.root)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed, few videos, no controls: under a minute")
+    parser.add_argument("--bases", nargs="+", default=["demo/checkpoint"], help="checkpoint folders")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    args = parser.parse_args()
+    params = load_params()
+    if args.quick:
+        small = params.demo.model_copy(update={"num_train_videos": 20, "num_eval_videos": 15})
+        params, args.seeds = params.model_copy(update={"demo": small}), args.seeds[:1]
+    with tempfile.TemporaryDirectory() as folder:
+        results = [study(base, params, args.seeds, Path(folder), with_controls=not args.quick) for base in args.bases]
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
