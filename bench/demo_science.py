@@ -2,8 +2,8 @@
 
 Everything is made afresh for every seed: the training videos, the evaluation videos, the pairs and the training order.
 Printed for each base model: tuned minus base on unseen long videos with its 95 % interval (videos resampled), for TPO
-on three seeds; then, on the first seed, the controls: the pairs swapped, SFT on the chosen answers alone, DPO alone, and
-localized, comprehensive or both at equal pair counts; accuracy at 8 to 96 frames; a needle grid (depth × length).
+on three seeds; then, on the first seed, the controls: the pairs swapped, SFT on the chosen answers alone, DPO alone,
+and localized, comprehensive or both at equal pair counts; accuracy at 8 to 96 frames; a needle grid (depth × length).
 The last line is one JSON object. About twenty minutes a base on two cores.
 """
 

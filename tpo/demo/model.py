@@ -17,7 +17,9 @@ from tpo.demo.world import COLORS, SHAPES
 
 IMAGE_SIZE_PX = 32
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>", "<unk>"]
-WORDS = "user assistant . , ? a an the What Which color is or comes right after before first last then Describe video what"
+WORDS = (
+    "user assistant . , ? a an the What Which color is or comes right after before first last then Describe video what"
+)
 
 # The chat template of llava-hf/llava-onevision-qwen2-7b-ov-hf, without its image loop.
 CHAT_TEMPLATE = (

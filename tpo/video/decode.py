@@ -50,7 +50,8 @@ def decode(path: Path, view: View) -> Frames:
             pixels = reader.get_batch(list(chunk)).asnumpy()
             kept |= {index: pixels[index - first] for index in needed.intersection(chunk)}
     except (decord.DECORDError, RuntimeError, IndexError) as error:
-        raise DecodeError(f"{path.name}: {str(error).strip().splitlines()[-1]}") from error
+        said = str(error).strip().splitlines()[-1].replace(str(path), path.name)  # records name no machine's folders
+        raise DecodeError(f"{path.name}: {said}") from error
     return Frames(
         pixels=np.stack([kept[index] for index in wanted.tolist()]),
         timestamps_s=starts_s[wanted],
