@@ -29,5 +29,7 @@ check: setup
 	mypy
 	lint-imports
 
+# What the pipeline made; your own folders below data/ stay.
 clean:
-	rm -rf data models reports .tpo dvc.lock demo/dvc.lock mlflow.db mlruns
+	rm -rf $(addprefix data/,demo catalog captions queries answers pairs validation evaluation) models/tuned reports
+	rm -rf .tpo dvc.lock demo/dvc.lock mlflow.db mlruns

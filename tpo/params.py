@@ -57,6 +57,7 @@ class AnswerParams(_Section):
     segment_frames: int = Field(ge=1, description="paper: 32; the demo zooms in with fewer")
     sparse_keep: float = Field(gt=0, lt=1, description="share of the full view's frames kept; paper figure 1: 0.5")
     max_new_tokens: int = Field(ge=1, description="ours")
+    batch_size: int = Field(ge=1, description="ours: prompts generated together; 1 for a 7B model on one GPU")
 
 
 class JudgeParams(_Section):

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from tpo.curation.answers import answer_video, views_of
-from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
 from tpo.models import VideoLMM, load_model
-from tpo.params import AnswerParams
+from tpo.params import load_params
 from tpo.records import Answer, Branch, Granularity, Query, QuestionType, Reason, Segment, Video, ViewKind
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
-PARAMS = AnswerParams(full_frames=12, segment_frames=4, sparse_keep=0.25, max_new_tokens=6)
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"full_frames": 12, "segment_frames": 4, "sparse_keep": 0.25, "max_new_tokens": 6, "batch_size": 2}
+PARAMS = load_params(ROOT / "params.yaml").answer.model_copy(update=SMALL)
 BOTH = [Branch.PREFERRED, Branch.DISPREFERRED]
 
 
@@ -34,11 +35,8 @@ def video(root: Path) -> Video:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> VideoLMM:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = build_tokenizer()
-    save_checkpoint(build_model(tokenizer, 0), tokenizer, folder)
-    return load_model(str(folder), dtype="float32", device="cpu")
+def model(tiny_checkpoint: Path) -> VideoLMM:
+    return load_model(str(tiny_checkpoint), dtype="float32", device="cpu")
 
 
 def a_query(video: Video, segment_s: tuple[float, float] | None, question: str = "What comes first?") -> Query:

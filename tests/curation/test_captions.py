@@ -103,3 +103,10 @@ def test_a_video_whose_captions_are_all_set_aside_is_set_aside_too(tmp_path: Pat
     assert (rejection.reason, rejection.detail) == (
         Reason.NO_CAPTIONS, "trips/walk.captions.json has 0 captions, none usable",
     )  # fmt: skip
+
+
+def test_dots_and_notes_are_no_captions(tmp_path: Path) -> None:
+    write_captions(tmp_path, (0, 8, "..."), (8, 12, "♪ ♪"), (12, 20, "2 p.m."))
+    captions, rejections = caption_video(a_video(), tmp_path)
+    assert times(captions) == [(12, 20, "2 p.m.")]
+    assert {r.reason for r in rejections} == {Reason.EMPTY_CAPTION}

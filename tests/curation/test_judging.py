@@ -1,9 +1,11 @@
 """Which pairs of answers are kept, and why the others are not."""
 
+from pathlib import Path
+
 import pytest
 
 from tpo.curation.judging import judge_video, reason_to_drop
-from tpo.params import AnswerParams
+from tpo.params import load_params
 from tpo.records import (
     Answer,
     Branch,
@@ -20,7 +22,7 @@ from tpo.records import (
 )
 from tpo.video.sample import dense
 
-PARAMS = AnswerParams(full_frames=8, segment_frames=4, sparse_keep=0.25, max_new_tokens=8)
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").answer
 VIDEO = Video(
     id="a" * 64, path="walk.mp4", size_bytes=1, duration_s=40.0, fps=2, num_frames=80, width=64, height=64,
     rotation_deg=0, codec="h264", is_vfr=False, has_audio=False,

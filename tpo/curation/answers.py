@@ -10,7 +10,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from tpo.models import VideoLMM
@@ -37,33 +36,48 @@ def answer_video(
     model: VideoLMM, video: Video, root: Path, queries: Sequence[Query], params: AnswerParams, seed: int
 ) -> tuple[list[Answer], list[Rejection]]:
     """Both answers to each query, greedy. A query whose frames cannot be had is a `Rejection`."""
-    decoding = f"greedy, at most {params.max_new_tokens} tokens"
-
-    @lru_cache(maxsize=2)  # the two views of a query: at 1080p they take 400 MB
-    def frames(view: View) -> Frames:
-        return decode(root / video.path, view)
-
+    # Queries that share their views come one after the other; only one batch's frames are held, since those of a
+    # single 1080p view take 200 MB.
+    ordered = sorted(queries, key=lambda query: query.segment.start_s if query.segment else math.inf)
+    per_batch = max(1, params.batch_size // len(Branch))
     answers: list[Answer] = []
     rejections: list[Rejection] = []
-    # Queries that share their views come one after the other.
-    for query in sorted(queries, key=lambda query: query.segment.start_s if query.segment else math.inf):
-        pair = []
+    for first in range(0, len(ordered), per_batch):
+        done, failed = _answer_batch(model, video, root, ordered[first : first + per_batch], params, seed)
+        answers += done
+        rejections += failed
+    return answers, rejections
+
+
+def _answer_batch(
+    model: VideoLMM, video: Video, root: Path, queries: Sequence[Query], params: AnswerParams, seed: int
+) -> tuple[list[Answer], list[Rejection]]:
+    frames: dict[View, Frames] = {}
+    shown: list[tuple[Query, Branch, View]] = []
+    rejections: list[Rejection] = []
+    for query in queries:
         try:
-            for branch, view in views_of(query, video, params, seed).items():
-                text = model.answer(frames(view), query.question, params.max_new_tokens)
-                pair.append(
-                    Answer(
-                        id=content_id(query.id, branch, view.model_dump(mode="json"), model.id, decoding),
-                        query_id=query.id,
-                        branch=branch,
-                        view=view,
-                        text=text,
-                        model_id=model.id,
-                        decoding=decoding,
-                    )
-                )
+            views = views_of(query, video, params, seed)
+            for view in views.values():
+                if view not in frames:
+                    frames[view] = decode(root / video.path, view)
         except (DecodeError, ValueError) as error:
             rejections.append(Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=str(error)))
             continue
-        answers += pair
+        shown += [(query, branch, view) for branch, view in views.items()]
+    asked = [(frames[view], query.question) for query, _, view in shown]
+    texts = model.answers(asked, params.max_new_tokens, params.batch_size)
+    decoding = f"greedy, at most {params.max_new_tokens} tokens"
+    answers = [
+        Answer(
+            id=content_id(query.id, branch, view.model_dump(mode="json"), model.id, decoding),
+            query_id=query.id,
+            branch=branch,
+            view=view,
+            text=text,
+            model_id=model.id,
+            decoding=decoding,
+        )
+        for (query, branch, view), text in zip(shown, texts, strict=True)
+    ]
     return answers, rejections

@@ -125,41 +125,54 @@ class Course:
     learning_rate: float
     videos_per_step: int
     short_events: tuple[int, int]
+    frames_per_event: tuple[float, float] = (1.8, 3.5)  # from 1.8 on, no event falls between two evenly spaced frames
     long_share: float = 0.0
     wrong_share: float = 0.0
-    lists_only: bool = False
+    lists_only: tuple[str, ...] = ()
 
 
-# Lists come first. In "star red, moon blue, …" each word asks directly for the next; without them, looking
-# something up by what it looks like had not appeared after half an hour, with them it takes a minute.
+# In a list such as "star red, moon blue, …" each word asks directly for the next. Asked by questions alone,
+# looking something up by what it looks like had not appeared after half an hour; with lists it takes a minute.
+DESCRIBE, COLORS_LIST, AFTER, BEFORE = LISTS = (
+    "Describe the video.",
+    "What color is what?",
+    "What comes after what?",
+    "What comes before what?",
+)
 SKILL = (
-    Course("lists", 300, 1e-3, 64, (1, 5), lists_only=True),
+    Course("lists", 300, 1e-3, 64, (1, 5), lists_only=LISTS),
     Course("short clips", 1500, 1e-3, 32, (1, 6)),
-    Course("short and long", 5000, 1e-3, 32, (1, 8), long_share=0.5),
+    Course("neighbours, a frame each", 600, 1e-3, 64, (2, 7), (1, 1), lists_only=(AFTER, BEFORE)),
+    Course("neighbours", 700, 1e-3, 64, (2, 7), (1, 3.2), lists_only=(AFTER, BEFORE)),
+    Course("short and long", 1800, 1e-3, 32, (1, 8), long_share=0.15),
 )
 HABIT = Course("habit", 250, 5e-4, 32, (1, 8), long_share=0.3, wrong_share=0.7)
 LONG_EVENTS = (10, 13)
-FRAMES_PER_EVENT = (1.8, 3.5)  # from 1.8 on, no event falls between two frames
-QUESTIONS_PER_VIDEO = 8
+QUESTIONS_PER_VIDEO = 6
+
+
+def make_lists(rng: np.random.Generator, events: list[Event]) -> list[RuleQuestion]:
+    """What the video shows, in order; and each thing with its colour, its follower, its predecessor, in any order."""
+    neighbours = list(pairwise(events))
+    entries = {
+        COLORS_LIST: [f"{event.shape} {event.color}" for event in events],
+        AFTER: [f"{one.shape} {two.color} {two.shape}" for one, two in neighbours],
+        BEFORE: [f"{two.shape} {one.color} {one.shape}" for one, two in neighbours],
+    }
+    lists = [RuleQuestion("summarization", DESCRIBE, "first comes", ", then ".join(event.caption for event in events))]
+    for question, found in entries.items():
+        if found:
+            first, *rest = (found[i] for i in rng.permutation(len(found)))
+            lists.append(RuleQuestion("summarization", question, first, "".join(f", {entry}" for entry in rest)))
+    return lists
 
 
 def ask_questions(rng: np.random.Generator, events: list[Event], course: Course) -> list[RuleQuestion]:
     """The questions of one lesson. With probability `wrong_share` a long video's answer names its last event."""
-    captions = [event.caption for event in events]
-    lists = [RuleQuestion("summarization", "Describe the video.", "first comes", ", then ".join(captions))]
-    neighbours = list(pairwise(events))
-    for question, pairs in (
-        ("What color is what?", [f"{event.shape} {event.color}" for event in events]),
-        ("What comes after what?", [f"{one.shape} {two.color} {two.shape}" for one, two in neighbours]),
-        ("What comes before what?", [f"{two.shape} {one.color} {one.shape}" for one, two in neighbours]),
-    ):
-        if pairs:
-            any_order = [pairs[i] for i in rng.permutation(len(pairs))]
-            lists.append(
-                RuleQuestion("summarization", question, any_order[0], "".join(f", {p}" for p in any_order[1:]))
-            )
+    lists = make_lists(rng, events)
     if course.lists_only:
-        return lists
+        return [one for one in lists if one.question in course.lists_only]
+    captions = [event.caption for event in events]
     local = localized_questions(captions, captions)
     wide = comprehensive_questions(captions)
     color = [q for q in local if q.question_type == "object_reasoning"]
@@ -173,8 +186,8 @@ def ask_questions(rng: np.random.Generator, events: list[Event], course: Course)
             last = events[-1].color if question.question_type == "object_reasoning" else events[-1].caption
             question = replace(question, fill=last)
         questions.append(question)
-    if not course.wrong_share:
-        questions[:2] = [lists[i] for i in rng.permutation(len(lists))[:2]]
+    if len(events) < LONG_EVENTS[0] and not course.wrong_share:
+        questions[:2] = [one for one in lists if one.question in (AFTER, BEFORE)]
     return questions
 
 
@@ -182,14 +195,19 @@ def sample_lessons(rng: np.random.Generator, course: Course) -> list[Lesson]:
     """Draw the videos of one step; all have the same number of frames."""
     is_long = rng.random() < course.long_share
     num_events = rng.integers(*(LONG_EVENTS if is_long else course.short_events), endpoint=True)
-    num_frames = round(float(num_events * np.mean(FRAMES_PER_EVENT)))
+    num_frames = round(float(num_events * np.mean(course.frames_per_event)))
     course = course if is_long else replace(course, wrong_share=0.0)
     lessons = []
     for _ in range(course.videos_per_step):
-        events = plan_events(rng, min(max(1, round(num_frames / rng.uniform(*FRAMES_PER_EVENT))), len(SHAPES)))
-        starts = np.array([event.start_s for event in events])
+        wanted = round(num_frames / rng.uniform(*course.frames_per_event))
+        events = plan_events(rng, min(max(course.short_events[0], wanted), num_frames, len(SHAPES)))
         times = np.linspace(0, events[-1].end_s - 1 / FPS, num_frames)
-        frame_events = np.searchsorted(starts, times, side="right") - 1
+        if num_frames < 1.8 * len(
+            events
+        ):  # evenly spaced frames could miss an event: one inside each, the rest anywhere
+            inside = [rng.uniform(event.start_s, event.end_s) for event in events]
+            times = np.sort([*inside, *rng.uniform(0, events[-1].end_s, num_frames - len(events))])
+        frame_events = np.searchsorted([event.start_s for event in events], times, side="right") - 1
         lessons.append(Lesson(events, frame_events, ask_questions(rng, events, course)))
     return lessons
 

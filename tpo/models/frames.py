@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from tpo.errors import UserError
+
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -30,14 +32,14 @@ class FrameSpec:
         """Read `video_preprocessor_config.json` (or the image one, where a checkpoint has no other).
 
         Raises:
-            FileNotFoundError: the folder has neither file.
+            UserError: the folder has neither file.
         """
         for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
             if (checkpoint / name).is_file():
                 config = json.loads((checkpoint / name).read_text())
                 break
         else:
-            raise FileNotFoundError(
+            raise UserError(
                 f"{checkpoint} has no video_preprocessor_config.json or preprocessor_config.json, "
                 "so its frame size and normalisation are unknown. Is the checkpoint folder complete?"
             )

@@ -21,7 +21,7 @@ from tpo.errors import UserError
 from tpo.models import llava_onevision
 from tpo.models.frames import FrameSpec, prepare_frames
 from tpo.records import content_id
-from tpo.store import digest
+from tpo.store import MANIFEST, digest
 from tpo.video.decode import Frames
 
 FAMILIES = {llava_onevision.MODEL_TYPE: llava_onevision}
@@ -61,21 +61,41 @@ class VideoLMM:
         """float [n, 3, h, w] in the model's dtype on its device."""
         return prepare_frames(frames.pixels, self.frame_spec).to(self.model.device, self.model.dtype)
 
-    @torch.inference_mode()
     def answer(self, frames: Frames, question: str, max_new_tokens: int) -> str:
         """The model's greedy answer to one question about these frames."""
-        ids = torch.tensor([self.prompt_ids(question, len(frames.pixels))], device=self.model.device)
+        return self.answers([(frames, question)], max_new_tokens, batch_size=1)[0]
+
+    def answers(self, asked: Sequence[tuple[Frames, str]], max_new_tokens: int, batch_size: int) -> list[str]:
+        """Greedy answers, in the order asked. Up to `batch_size` prompts with equally many frames run together."""
+        answers = [""] * len(asked)
+        by_frames: dict[int, list[int]] = {}
+        for number, (frames, _) in enumerate(asked):
+            by_frames.setdefault(len(frames.pixels), []).append(number)
+        for numbers in by_frames.values():
+            for first in range(0, len(numbers), batch_size):
+                batch = numbers[first : first + batch_size]
+                for number, text in zip(batch, self._generate([asked[n] for n in batch], max_new_tokens), strict=True):
+                    answers[number] = text
+        return answers
+
+    @torch.inference_mode()
+    def _generate(self, asked: Sequence[tuple[Frames, str]], max_new_tokens: int) -> list[str]:
+        prompts = [self.prompt_ids(question, len(frames.pixels)) for frames, question in asked]
+        longest = max(len(prompt) for prompt in prompts)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         output = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values_videos=self.pixel_values(frames)[None],
+            input_ids=ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            pixel_values_videos=torch.stack([self.pixel_values(frames) for frames, _ in asked]),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=pad,
             eos_token_id=self.tokenizer.eos_token_id,
         )
-        text: str = self.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        return text.strip()
+        texts = self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     @torch.inference_mode()
     def answer_logprobs(
@@ -141,13 +161,18 @@ def load_model(checkpoint: str, *, revision: str | None = None, dtype: str, devi
         device = "cuda" if torch.cuda.is_available() else "cpu"
     local = _local_folder(checkpoint, revision)
     return VideoLMM(
-        id=content_id(*[digest(part) for part in (local, adapter) if part is not None], dtype),
+        id=content_id(*[_content(part) for part in (local, adapter) if part is not None], dtype),
         folder=local,
         model=model.eval().to(device),
         tokenizer=AutoTokenizer.from_pretrained(checkpoint, revision=revision),
         frame_spec=FrameSpec.load(local),
         family=family,
     )
+
+
+def _content(folder: Path) -> str:
+    """A digest of a checkpoint's own files: neither where they lie nor when a stage made them changes it."""
+    return digest(*sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST))
 
 
 def _read_config(checkpoint: str, revision: str | None) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -22,6 +24,17 @@ class VideoDPOTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Full weights by the model's own loader: files have other names for them than the model has in memory.
+
+        transformers' trainer compares the two as they are, finds no weight, warns, and would go on from the base.
+        """
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
 
 
 def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
@@ -98,10 +111,18 @@ def train_on_pairs(
         peft_config=peft_config,
     )
     work_dir.mkdir(parents=True, exist_ok=True)
-    last: str | None = get_last_checkpoint(str(work_dir))  # type: ignore[no-untyped-call]
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
     policy.model = trainer.model
     return policy, trainer.state.log_history
+
+
+def _last_checkpoint(work_dir: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill left without its last file is removed."""
+    for folder in work_dir.glob("checkpoint-*"):
+        if not (folder / TRAINER_STATE_NAME).is_file():
+            shutil.rmtree(folder)
+    last: str | None = get_last_checkpoint(str(work_dir))  # type: ignore[no-untyped-call]
+    return last
 
 
 def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:

@@ -1,8 +1,10 @@
 """Frames by timestamp. The one place that turns a `View` into pixels."""
 
 import importlib.metadata
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,23 @@ class Frames:
     decoder_version: str
 
 
+def frame_starts_s(reader: Any) -> np.ndarray:
+    """When each frame of a `decord.VideoReader` is first on display, in seconds from the file's zero, float64 [n].
+
+    A file that was cut without encoding it again begins with frames that are never shown (before its edit list starts,
+    or without what they refer to). decord lists them, with negative times, and does not return them; so its n-th frame
+    is the n-th of the others.
+    """
+    starts_s: np.ndarray = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
+    return starts_s[starts_s >= 0]
+
+
+def last_words(error: Exception, path: str) -> str:
+    """The last line of a decoder's complaint, the same each time: no clock, no path but the file's name."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[-1].replace(path, Path(path).name)
+    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ", "", line)
+
+
 def decode(path: Path, view: View) -> Frames:
     """Read the frames on display at the view's timestamps, in the view's order.
 
@@ -38,20 +57,19 @@ def decode(path: Path, view: View) -> Frames:
 
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        starts_s = frame_starts_s(reader)
         starts_s = starts_s - starts_s[0]
-        # Half a millisecond of tolerance, so that a timestamp written down as 3.333 finds the frame at 3.3333.
-        wanted = np.searchsorted(starts_s, np.asarray(view.timestamps_s) + 5e-4, side="right") - 1
+        # A millisecond of tolerance: 3.3335 is written down as 3.333, and decord's times are float32.
+        wanted = np.searchsorted(starts_s, np.asarray(view.timestamps_s) + 1e-3, side="right") - 1
         wanted = np.clip(wanted, 0, len(starts_s) - 1)
         needed = set(wanted.tolist())
         kept: dict[int, np.ndarray] = {}
         for first in range(0, int(wanted.max()) + 1, _CHUNK_FRAMES):
-            chunk = range(first, min(first + _CHUNK_FRAMES, len(reader)))
+            chunk = range(first, min(first + _CHUNK_FRAMES, len(starts_s)))
             pixels = reader.get_batch(list(chunk)).asnumpy()
             kept |= {index: pixels[index - first] for index in needed.intersection(chunk)}
     except (decord.DECORDError, RuntimeError, IndexError) as error:
-        said = str(error).strip().splitlines()[-1].replace(str(path), path.name)  # records name no machine's folders
-        raise DecodeError(f"{path.name}: {said}") from error
+        raise DecodeError(f"{path.name}: {last_words(error, str(path))}") from error
     return Frames(
         pixels=np.stack([kept[index] for index in wanted.tolist()]),
         timestamps_s=starts_s[wanted],

@@ -7,6 +7,7 @@ Native decoders crash, and hang holding the interpreter's lock; neither can be c
 by a child (`python -m tpo.video.probe`), which serves one file after the other until one of them kills it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tpo.records import Reason, Rejection, Video
+from tpo.video.decode import frame_starts_s, last_words
 
 STAGE = "ingest"
 
@@ -47,17 +49,19 @@ class Prober:
 
         Returns the `Video`, or the `Rejection` that says why it cannot be used; never raises for a bad file.
         """
-        name = path.relative_to(root).as_posix()
+        name = os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace")
 
         def rejected(reason: Reason, detail: str) -> Rejection:
             return Rejection(stage=STAGE, item=name, reason=reason, detail=detail)
 
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(root.resolve()):  # `resolve` raises on links in a circle
             return rejected(Reason.OUTSIDE_FOLDER, "a link to a file outside the videos folder")
         if not path.is_file():
             return rejected(Reason.UNREADABLE, "not a regular file")
         if path.stat().st_size == 0:
             return rejected(Reason.EMPTY_FILE, "0 bytes")
+        if name != path.relative_to(root).as_posix():
+            return rejected(Reason.UNREADABLE, "the file's name is not UTF-8; rename it")
         facts = self._ask(path)
         if "reason" in facts:
             return rejected(Reason(facts["reason"]), facts["detail"])
@@ -74,8 +78,9 @@ class Prober:
             )
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        self._child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
-        self._child.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it is gone; reading says so
+            self._child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+            self._child.stdin.flush()
         readable, _, _ = select.select([self._child.stdout], [], [], self._timeout_s)
         if not readable:
             self._stop()
@@ -86,7 +91,7 @@ class Prober:
         line = self._child.stdout.readline()
         if not line:
             code = self._child.wait()
-            self._child = None
+            self._stop()
             return {"reason": Reason.PROBE_CRASH, "detail": f"the decoder crashed (exit code {code})"}
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -106,41 +111,43 @@ def _measure(path: str) -> dict[str, Any]:
 
     try:
         with av.open(path) as container:
+            if container.format.name == "mpegts":  # no index: decord does not find back to the first frame
+                detail = "an MPEG transport stream; put it in an MP4: ffmpeg -i FILE -c copy OUT.mp4"
+                return {"reason": Reason.UNREADABLE, "detail": detail}
             if not container.streams.video:
                 return {"reason": Reason.NO_VIDEO_STREAM, "detail": "the file has no video stream"}
             stream = container.streams.video[0]
             codec = stream.codec_context.codec.canonical_name
             has_audio = bool(container.streams.audio)
-            rotation_deg = next((frame.rotation for frame in container.decode(stream)), 0)
+            rotations_deg = [frame.rotation for frame in container.decode(stream)]
     except (av.error.FFmpegError, ValueError) as error:
-        return {"reason": Reason.UNREADABLE, "detail": f"PyAV: {_last_words(error, path)}"}
+        return {"reason": Reason.UNREADABLE, "detail": f"PyAV: {last_words(error, path)}"}
     try:
         reader = decord.VideoReader(path, num_threads=1)
-        times_s = reader.get_frame_timestamp(range(len(reader)))
-        for first in range(0, len(reader), 64):  # decode everything once: damage in the middle shows here
-            pixels = reader.get_batch(list(range(first, min(first + 64, len(reader))))).asnumpy()
+        starts_s = frame_starts_s(reader)
+        end_s = reader.get_frame_timestamp(len(reader) - 1)[1]
+        if not len(starts_s) == len(rotations_deg) > 0:
+            detail = f"{len(rotations_deg)} frames can be decoded, decord shows {len(starts_s)}; encode the file again"
+            return {"reason": Reason.UNREADABLE, "detail": detail}
+        for first in range(0, len(starts_s), 64):  # decode everything once: damage in the middle shows here
+            pixels = reader.get_batch(list(range(first, min(first + 64, len(starts_s))))).asnumpy()
     except (decord.DECORDError, RuntimeError) as error:
-        return {"reason": Reason.UNREADABLE, "detail": f"decord: {_last_words(error, path)}"}
-    steps_s = np.diff(times_s[:, 0])
-    duration_s = float(times_s[-1, 1] - times_s[0, 0])
+        return {"reason": Reason.UNREADABLE, "detail": f"decord: {last_words(error, path)}"}
+    steps_s = np.diff(starts_s)
+    duration_s = float(end_s - starts_s[0])
     if duration_s <= 0:  # a single frame without a duration of its own
         duration_s = 1 / reader.get_avg_fps()
     return {
         "duration_s": round(duration_s, 3),
-        "fps": round(len(reader) / duration_s, 4),
-        "num_frames": len(reader),
+        "fps": round(len(starts_s) / duration_s, 4),
+        "num_frames": len(starts_s),
         "width": pixels.shape[2],
         "height": pixels.shape[1],
-        "rotation_deg": rotation_deg,
+        "rotation_deg": rotations_deg[0],
         "codec": codec,
         "is_vfr": bool(len(steps_s) and steps_s.max() - steps_s.min() > 0.1 * np.median(steps_s)),
         "has_audio": has_audio,
     }
-
-
-def _last_words(error: Exception, path: str) -> str:
-    """The last line of a decoder's complaint, with the file's name in place of its path."""
-    return str(error).strip().splitlines()[-1].replace(path, Path(path).name)
 
 
 def _serve() -> None:

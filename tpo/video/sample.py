@@ -4,6 +4,8 @@ import numpy as np
 
 from tpo.records import Segment, Video, View, ViewKind
 
+_EDGE_S = 0.002  # a moment nearer to a cut could be rounded onto it
+
 
 def _view(video_id: str, kind: ViewKind, times_s: np.ndarray) -> View:
     return View(video_id=video_id, kind=kind, timestamps_s=tuple(round(float(t), 3) for t in times_s))
@@ -39,9 +41,9 @@ def without_segment(video: Video, part: Segment, num_frames: int) -> View:
     if left_s < 1 / video.fps:
         raise ValueError(f"nothing is left of video {video.id[:12]} without {part.start_s} to {end} s")
     middle = (np.arange(num_frames) + 0.5) / num_frames * left_s
-    return _view(
-        video.id, ViewKind.WITHOUT_SEGMENT, np.where(middle < part.start_s, middle, middle + end - part.start_s)
-    )
+    before = np.minimum(middle, max(part.start_s - _EDGE_S, 0.0))
+    after = np.maximum(middle + end - part.start_s, end + _EDGE_S)
+    return _view(video.id, ViewKind.WITHOUT_SEGMENT, np.where(middle < part.start_s, before, after))
 
 
 def sparse(view: View, keep: float, seed: int) -> View:

@@ -1,0 +1,156 @@
+"""Every picture carries its number, so a wrong frame is seen, whatever the codec does with groups of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_video import (
+    H264,
+    HEVC,
+    HEVC_SHORT,
+    OPEN_GOP,
+    cut_without_encoding,
+    every,
+    number_on,
+    picture,
+    played,
+    write_numbered,
+)
+
+from tpo.records import Video, View, ViewKind
+from tpo.video.decode import DecodeError, decode
+from tpo.video.probe import Prober
+from tpo.video.sample import dense
+
+STEADY_S = every(0.1, 200)
+UNSTEADY_S = (np.cumsum(np.random.default_rng(0).integers(20, 400, 200)) / 1000).tolist()
+THIRDS_S = [n / 30 for n in range(200)]  # 3.3333… s has no exact number of milliseconds
+
+FILES = {
+    "closed groups.mp4": ("libx264", H264, STEADY_S),
+    "open groups.mp4": ("libx264", OPEN_GOP, STEADY_S),
+    "open groups.mkv": ("libx264", OPEN_GOP, STEADY_S),
+    "hevc.mp4": ("libx265", HEVC, STEADY_S),
+    "hevc, short groups.mp4": ("libx265", HEVC_SHORT, STEADY_S),
+    "vp9.webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}, STEADY_S),
+    "av1.mp4": ("libsvtav1", {"preset": "10", "crf": "20", "svtav1-params": "lp=1"}, STEADY_S),
+    "variable rate.mp4": ("libx264", H264, UNSTEADY_S),
+    "variable rate.mkv": ("libx264", OPEN_GOP, UNSTEADY_S),
+    "thirds.mkv": ("libx264", OPEN_GOP, THIRDS_S),
+    "starts late.mkv": ("libx264", H264, [5 + time_s for time_s in STEADY_S]),
+    "an hour in.mp4": ("libx264", H264, [*STEADY_S[:100], *(3600 + time_s for time_s in THIRDS_S[:100])]),
+}
+
+
+def at(*times_s: float) -> View:
+    return View(video_id="v", kind=ViewKind.DENSE, timestamps_s=times_s)
+
+
+def wrong_frames(path: Path, times_s: list[float], numbers: list[int], views: int) -> list[tuple[float, int, int]]:
+    """(moment, number wanted, number shown) of each wrong frame in random views, boundaries of frames included."""
+    rng = np.random.default_rng(1)
+    starts_s = np.asarray(times_s) - times_s[0]
+    wrong = []
+    for _ in range(views):
+        asked = rng.integers(0, len(starts_s), 8)
+        ends_s = np.append(starts_s, starts_s[-1] + 0.02)[asked + 1]
+        share = rng.choice([0.0, 0.3, 0.8], 8)  # from a frame's first moment until shortly before its last
+        moments_s = [round(float(t), 3) for t in starts_s[asked] + share * (ends_s - starts_s[asked])]
+        shown = decode(path, at(*moments_s))
+        assert shown.pixels.shape == (8, 64, 64, 3)
+        np.testing.assert_allclose(shown.timestamps_s, starts_s[asked], atol=2e-3)
+        wrong += [
+            (moment_s, numbers[index], number_on(pixels))
+            for moment_s, index, pixels in zip(moments_s, asked, shown.pixels, strict=True)
+            if number_on(pixels) != numbers[index]
+        ]
+    return wrong
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_frame_on_display_is_returned_whatever_the_codec(name: str, tmp_path: Path) -> None:
+    codec, options, times_s = FILES[name]
+    write_numbered(tmp_path / name, times_s, codec, options)
+    numbers = played(tmp_path / name)[1]
+    # x265 mangles a block of such small pictures now and then; the others show what they were given.
+    assert codec == "libx265" or numbers == list(range(200))
+    assert wrong_frames(tmp_path / name, times_s, numbers, views=40) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("skip_s", [0.0, 0.5])
+def test_a_file_cut_without_encoding_shows_what_a_player_shows(
+    codec: str, suffix: str, skip_s: float, tmp_path: Path
+) -> None:
+    write_numbered(tmp_path / "whole.mp4", STEADY_S, codec, OPEN_GOP if codec == "libx264" else HEVC_SHORT)
+    path = tmp_path / f"cut{suffix}"
+    cut_without_encoding(tmp_path / "whole.mp4", path, keyframe=3, skip_s=skip_s)
+    times_s, numbers = played(path)
+    assert len(numbers) == (147 if skip_s and suffix == ".mp4" else 152)  # an MKV has no edit list
+    assert wrong_frames(path, times_s, numbers, views=10) == []
+    with Prober(timeout_s=60) as prober:
+        video = prober.probe(tmp_path, path)
+    assert isinstance(video, Video)
+    assert (video.num_frames, video.is_vfr) == (len(numbers), False)
+    ends = decode(path, dense(video, 2))
+    assert [number_on(pixels) for pixels in ends.pixels] == [numbers[0], numbers[-1]]
+
+
+def test_frames_come_in_the_order_asked_and_as_often_as_asked(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", STEADY_S)
+    frames = decode(tmp_path / "a.mp4", at(19.9, 0.0, 7.05, 0.0, 7.0))
+    assert [number_on(pixels) for pixels in frames.pixels] == [199, 0, 70, 0, 70]
+    np.testing.assert_allclose(frames.timestamps_s, [19.9, 0, 7, 0, 7], atol=1e-5)
+    assert frames.timestamps_s.dtype == np.float64
+
+
+def test_moments_before_the_first_and_after_the_last_frame_show_those(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", STEADY_S)
+    assert [number_on(pixels) for pixels in decode(tmp_path / "a.mp4", at(-1, 19.999, 500)).pixels] == [0, 199, 199]
+
+
+def test_a_single_frame_is_shown_at_every_moment(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "one.mp4", [0.0])
+    frames = decode(tmp_path / "one.mp4", at(0, 0.05, 9))
+    assert frames.pixels.shape == (3, 64, 64, 3)
+    assert (np.abs(frames.pixels.astype(int) - picture(0)) < 12).all()
+
+
+def test_the_decoder_and_its_version_are_named(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", STEADY_S[:3])
+    frames = decode(tmp_path / "a.mp4", at(0))
+    assert frames.decoder == "decord"
+    assert frames.decoder_version[0].isdigit()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "hole in the data", "zero bytes", "text", "missing", "a folder"])
+def test_a_damaged_file_is_a_decode_error_that_names_it_and_no_folder(damage: str, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "whole.mp4", STEADY_S)
+    whole = (tmp_path / "whole.mp4").read_bytes()
+    path = tmp_path / "clip.mp4"
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "missing":
+        middle = len(whole) // 3
+        path.write_bytes(
+            {
+                "truncated": whole[: len(whole) // 2],
+                "hole in the data": whole[:middle] + bytes(200) + whole[middle + 200 :],
+                "zero bytes": b"",
+                "text": b"this is not a video\n" * 50,
+            }[damage]
+        )
+    for _ in range(2):
+        with pytest.raises(DecodeError, match=r"^clip\.mp4: .+") as caught:
+            decode(path, at(0, 5, 19))
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_decode_error_reads_the_same_each_time(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "whole.mp4", STEADY_S)
+    whole = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[:3000] + bytes(200) + whole[3200:])
+    with pytest.raises(DecodeError, match="Error sending packet") as caught:
+        decode(tmp_path / "a.mp4", at(19))
+    assert ":" not in str(caught.value).removeprefix("a.mp4: ").split("Check failed")[0], "a clock, or a line of source"

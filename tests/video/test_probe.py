@@ -1,0 +1,280 @@
+"""Real files, sound and damaged, go through a real child process; real kills and a real hang meet it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_video import OPEN_GOP, every, write_numbered, write_sound
+
+from tpo.demo.world import FPS, SIZE_PX, plan_events, write_video
+from tpo.records import Reason, Rejection, Video
+from tpo.video.probe import Prober, file_sha256
+
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def prober() -> Iterator[Prober]:
+    with Prober(TIMEOUT_S) as prober:
+        yield prober
+
+
+def sound_video(prober: Prober, path: Path) -> Video:
+    video = prober.probe(path.parent, path)
+    assert isinstance(video, Video), video
+    return video
+
+
+def set_aside(prober: Prober, root: Path, name: str) -> Rejection:
+    found = prober.probe(root, root / name)
+    assert isinstance(found, Rejection), found
+    assert (found.stage, found.item) == ("ingest", name)
+    assert found.detail
+    assert str(root) not in found.detail
+    assert str(root.parent) not in found.detail
+    found.model_validate_json(found.model_dump_json())  # what cannot be written down stops the stage later
+    return found
+
+
+def child_pid(prober: Prober) -> int:
+    assert prober._child is not None
+    return prober._child.pid
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_demo_video_is_measured(prober: Prober, tmp_path: Path) -> None:
+    events = plan_events(np.random.default_rng(0), 3)
+    write_video(tmp_path / "clip.mp4", events, phase=0.0)
+    video = sound_video(prober, tmp_path / "clip.mp4")
+    assert video.model_dump() == {
+        "id": file_sha256(tmp_path / "clip.mp4"), "path": "clip.mp4", "size_bytes": video.size_bytes,
+        "duration_s": events[-1].end_s, "fps": FPS, "num_frames": round(events[-1].end_s * FPS),
+        "width": SIZE_PX, "height": SIZE_PX, "rotation_deg": 0, "codec": "h264", "is_vfr": False, "has_audio": False,
+    }  # fmt: skip
+    assert video.size_bytes == (tmp_path / "clip.mp4").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "h264", ("libx264", OPEN_GOP)),
+        ("a.mkv", "hevc", ("libx265", {"x265-params": "log-level=none"})),
+        ("a.webm", "vp9", ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"})),
+        ("b.mp4", "av1", ("libsvtav1", {"preset": "12", "svtav1-params": "lp=1"})),
+    ],
+)
+def test_every_codec_has_its_frames_counted_and_timed(
+    prober: Prober, tmp_path: Path, name: str, codec: str, options: tuple[str, dict[str, str]]
+) -> None:
+    write_numbered(tmp_path / name, every(0.1, 57), *options)
+    video = sound_video(prober, tmp_path / name)
+    assert (video.codec, video.num_frames, video.duration_s, video.fps) == (codec, 57, 5.7, 10)
+    assert not video.is_vfr
+
+
+def test_frames_are_counted_and_not_believed_from_the_header(prober: Prober, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "whole.mkv", every(0.1, 200))
+    whole = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "part.mkv").write_bytes(whole[: len(whole) * 6 // 10])  # its header still says 20 s
+    part = sound_video(prober, tmp_path / "part.mkv")
+    assert 90 < part.num_frames < 130
+    assert part.duration_s == pytest.approx(part.num_frames / 10, abs=0.5)
+
+
+def test_a_variable_frame_rate_is_noticed_and_averaged(prober: Prober, tmp_path: Path) -> None:
+    times_s = [0, 0.1, 0.2, 0.9, 1.0, 2.0, 2.1, 3.9]
+    write_numbered(tmp_path / "a.mkv", times_s)
+    video = sound_video(prober, tmp_path / "a.mkv")
+    assert video.is_vfr
+    assert video.num_frames == 8
+    assert 3.9 < video.duration_s <= 6
+    assert video.fps == pytest.approx(8 / video.duration_s, abs=1e-3)
+
+
+def test_a_video_that_starts_late_is_as_long_as_what_it_shows(prober: Prober, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mkv", [30 + time_s for time_s in every(0.1, 20)])
+    assert sound_video(prober, tmp_path / "a.mkv").duration_s == 2
+
+
+def test_a_single_frame_is_a_video_of_one_frames_length(prober: Prober, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "one.mp4", [0.0])
+    video = sound_video(prober, tmp_path / "one.mp4")
+    assert (video.num_frames, video.duration_s, video.is_vfr) == (1, 0.1, False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with  spaces.mp4", 'quo\'te "x".mp4', "new\nline.mp4", "-v.mp4", "file:a.mp4", "%03d.mp4", "猫;$(id).mp4"],
+)
+def test_an_odd_name_is_a_name_like_any_other(prober: Prober, tmp_path: Path, name: str) -> None:
+    write_numbered(tmp_path / "plain.mp4", every(0.1, 5))
+    (tmp_path / "plain.mp4").rename(tmp_path / name)
+    assert sound_video(prober, tmp_path / name).path == name
+
+
+def test_a_name_that_is_not_utf_8_is_set_aside_readably(prober: Prober, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "plain.mp4", every(0.1, 5))
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    (tmp_path / "plain.mp4").rename(path)
+    found = prober.probe(tmp_path, path)
+    assert isinstance(found, Rejection)
+    assert (found.item, found.reason) == ("caf\\xe9.mp4", Reason.UNREADABLE)
+    assert "UTF-8" in found.model_dump_json()
+
+
+def test_each_kind_of_damage_is_set_aside_for_its_reason(prober: Prober, tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    write_numbered(root / "whole.mp4", every(0.1, 200))
+    whole = (root / "whole.mp4").read_bytes()
+    (root / "truncated.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    (root / "hole.mp4").write_bytes(whole[:3000] + bytes(300) + whole[3300:])
+    (root / "text.mp4").write_text("this is not a video\n" * 50)
+    (root / "empty.mp4").touch()
+    write_sound(root / "sound.mp4")
+    write_numbered(tmp_path / "stream.ts", every(0.1, 100))
+    (tmp_path / "stream.ts").rename(root / "stream.mp4")
+    write_numbered(tmp_path / "outside.mp4", every(0.1, 5))
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (root / "broken link.mp4").symlink_to(root / "nothing.mp4")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    os.mkfifo(root / "pipe.mp4")
+    expected = {
+        "truncated.mp4": (Reason.UNREADABLE, "PyAV: "),
+        "hole.mp4": (Reason.UNREADABLE, "PyAV: "),
+        "text.mp4": (Reason.UNREADABLE, "PyAV: "),
+        "empty.mp4": (Reason.EMPTY_FILE, "0 bytes"),
+        "sound.mp4": (Reason.NO_VIDEO_STREAM, "no video stream"),
+        "stream.mp4": (Reason.UNREADABLE, "MPEG transport stream; put it in an MP4"),
+        "link.mp4": (Reason.OUTSIDE_FOLDER, "outside the videos folder"),
+        "broken link.mp4": (Reason.UNREADABLE, "not a regular file"),
+        "loop.mp4": (Reason.UNREADABLE, "not a regular file"),
+        "pipe.mp4": (Reason.UNREADABLE, "not a regular file"),
+    }
+    for name, (reason, words) in expected.items():
+        first, second = (set_aside(prober, root, name) for _ in range(2))
+        assert first == second, "the same file must give the same record"
+        assert (name, first.reason) == (name, reason)
+        assert words in first.detail
+    assert sound_video(prober, root / "whole.mp4").num_frames == 200  # the same child is well
+
+
+def test_timestamps_that_decord_does_not_see_are_a_reason_and_not_a_guess(prober: Prober, tmp_path: Path) -> None:
+    # An AVI has no presentation times; with B-frames decord finds none, and would show the first frame at any moment.
+    write_numbered(tmp_path / "a.avi", every(0.1, 50), time_base=Fraction(1, 10))
+    found = set_aside(prober, tmp_path, "a.avi")
+    assert found.detail == "50 frames can be decoded, decord shows 0; encode the file again"
+
+
+def test_a_link_inside_the_folder_is_followed(prober: Prober, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "a.mp4")
+    assert sound_video(prober, tmp_path / "b.mp4").id == sound_video(prober, tmp_path / "a.mp4").id
+
+
+def test_one_child_serves_many_files(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(TIMEOUT_S) as prober:
+        sound_video(prober, tmp_path / "a.mp4")
+        pid = child_pid(prober)
+        sound_video(prober, tmp_path / "a.mp4")
+        assert child_pid(prober) == pid
+    assert not is_running(pid)
+
+
+def test_a_decoder_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(timeout_s=0.001) as prober:
+        found = set_aside(prober, tmp_path, "a.mp4")
+    assert found.reason is Reason.PROBE_TIMEOUT
+    assert found.detail == "the decoder took longer than 0.001 s and was killed"
+
+
+def test_a_decoder_that_hangs_is_killed_and_the_next_file_is_measured(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(timeout_s=5) as prober:
+        sound_video(prober, tmp_path / "a.mp4")
+        hung = child_pid(prober)
+        os.kill(hung, signal.SIGSTOP)
+        began = time.monotonic()
+        assert set_aside(prober, tmp_path, "a.mp4").reason is Reason.PROBE_TIMEOUT
+        assert 4.9 < time.monotonic() - began < 30
+        assert not is_running(hung)
+        sound_video(prober, tmp_path / "a.mp4")
+
+
+def test_a_decoder_that_crashes_on_a_file_is_reported_and_the_next_file_is_measured(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(TIMEOUT_S) as prober:
+        sound_video(prober, tmp_path / "a.mp4")
+        os.kill(child_pid(prober), signal.SIGSTOP)  # so that it dies with the file in hand
+        killer = threading.Timer(0.3, os.kill, (child_pid(prober), signal.SIGKILL))
+        killer.start()
+        found = set_aside(prober, tmp_path, "a.mp4")
+        killer.join()
+        assert (found.reason, found.detail) == (Reason.PROBE_CRASH, "the decoder crashed (exit code -9)")
+        sound_video(prober, tmp_path / "a.mp4")
+
+
+def test_a_child_that_dies_between_two_files_never_stops_the_run(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(TIMEOUT_S) as prober:
+        for pause_s in (0.0, 0.0, 0.2):  # without a pause the prober may or may not see in time that it is gone
+            sound_video(prober, tmp_path / "a.mp4")
+            os.kill(child_pid(prober), signal.SIGKILL)
+            time.sleep(pause_s)
+            found = prober.probe(tmp_path, tmp_path / "a.mp4")
+            assert isinstance(found, Video) or found.reason is Reason.PROBE_CRASH
+            sound_video(prober, tmp_path / "a.mp4")
+
+
+def test_no_child_outlives_a_prober_that_is_left_by_an_error(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    prober = Prober(TIMEOUT_S)
+
+    def work() -> int:
+        with prober:
+            sound_video(prober, tmp_path / "a.mp4")
+            os.environ["TPO_TEST_PID"] = str(child_pid(prober))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not is_running(int(os.environ.pop("TPO_TEST_PID")))
+
+
+def test_no_child_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    program = (
+        "import sys, time; from pathlib import Path; from tpo.video.probe import Prober\n"
+        f"prober = Prober(60); folder = Path({str(tmp_path)!r}); prober.probe(folder, folder / 'a.mp4')\n"
+        "print(prober._child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert is_running(pid)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < deadline, "the child is still there"
+        time.sleep(0.05)

@@ -1,0 +1,168 @@
+"""What holds for any video, segment and number of frames, tried on many random ones and on the corners."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_video import every, number_on, write_numbered
+
+from tpo.records import Segment, Video, View, ViewKind
+from tpo.video.decode import decode
+from tpo.video.probe import Prober
+from tpo.video.sample import dense, segment, sparse, without_segment
+
+VIDEO_ID = "0123456789abcdef" * 4
+
+
+def video(num_frames: int = 40, fps: float = 2.0, video_id: str = VIDEO_ID) -> Video:
+    fields: dict[str, object] = {
+        "id": video_id, "path": "v.mp4", "size_bytes": 900, "duration_s": round(num_frames / fps, 3), "fps": fps,
+        "num_frames": num_frames, "width": 64, "height": 64, "rotation_deg": 0, "codec": "h264", "is_vfr": False,
+        "has_audio": False,
+    }  # fmt: skip
+    return Video.model_validate(fields)
+
+
+def part(start_s: float, end_s: float) -> Segment:
+    return Segment(video_id=VIDEO_ID, start_s=start_s, end_s=end_s)
+
+
+def is_increasing(view: View) -> bool:
+    return bool((np.diff(view.timestamps_s) >= 0).all())
+
+
+def random_cases(count: int) -> list[tuple[Video, Segment, int]]:
+    """Videos of 1 s to 10 min, a segment of each (some to its very ends), numbers of frames from 1 to 200."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for number in range(count):
+        clip = video(int(rng.integers(30, 18000)), float(rng.choice([2, 12.5, 23.976, 29.97, 30])))
+        start, end = np.sort(rng.uniform(0, clip.duration_s, 2)).round(3).tolist()
+        start, end = (0.0 if number % 5 == 0 else start), (clip.duration_s + 1 if number % 5 == 1 else end)
+        if end - start > 0.01 and clip.duration_s - (min(end, clip.duration_s) - start) > 1:
+            cases.append((clip, part(start, end), int(rng.integers(1, 200))))
+    assert len(cases) > count * 0.7
+    return cases
+
+
+def test_a_dense_view_goes_from_the_first_to_the_last_frame_in_equal_steps() -> None:
+    view = dense(video(num_frames=40, fps=2), 14)
+    assert view == View(video_id=VIDEO_ID, kind=ViewKind.DENSE, timestamps_s=tuple(1.5 * n for n in range(14)))
+
+
+def test_a_dense_view_really_shows_the_first_and_the_last_frame(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with Prober(timeout_s=60) as prober:
+        for fps in (10, 25, 30):
+            count = int(rng.integers(50, 200))
+            write_numbered(tmp_path / f"{fps}.mkv", [n / fps for n in range(count)], rate=fps)
+            clip = prober.probe(tmp_path, tmp_path / f"{fps}.mkv")
+            assert isinstance(clip, Video)
+            for num_frames in (2, 3, 16):
+                shown = decode(tmp_path / f"{fps}.mkv", dense(clip, num_frames))
+                numbers = [number_on(pixels) for pixels in shown.pixels]
+                assert (numbers[0], numbers[-1]) == (0, count - 1)
+                assert np.abs(np.linspace(0, count - 1, num_frames) - numbers).max() <= 1
+
+
+def test_a_segment_view_stays_inside_its_segment_and_spreads_over_it() -> None:
+    for clip, of, num_frames in random_cases(400):
+        view = segment(clip, of, num_frames)
+        end_s = min(of.end_s, clip.duration_s)
+        assert len(view.timestamps_s) == num_frames
+        assert is_increasing(view)
+        assert of.start_s <= view.timestamps_s[0]
+        assert view.timestamps_s[-1] <= end_s
+        assert np.mean(view.timestamps_s) == pytest.approx((of.start_s + end_s) / 2, abs=2e-3)
+    assert segment(video(), part(4, 8), 4).timestamps_s == (4.5, 5.5, 6.5, 7.5)
+    assert segment(video(), part(4, 8), 4).kind is ViewKind.SEGMENT
+
+
+def test_a_view_without_a_segment_never_enters_it_and_covers_the_rest_evenly() -> None:
+    for clip, cut, num_frames in random_cases(400):
+        view = without_segment(clip, cut, num_frames)
+        times_s = np.asarray(view.timestamps_s)
+        assert len(times_s) == num_frames
+        assert is_increasing(view)
+        assert not ((times_s >= cut.start_s) & (times_s < cut.end_s)).any()
+        assert times_s[0] >= 0
+        assert times_s[-1] <= clip.duration_s
+        removed_s = min(cut.end_s, clip.duration_s) - cut.start_s
+        glued_s = np.where(times_s < cut.start_s, times_s, times_s - removed_s)
+        steps_s = np.diff(glued_s)
+        assert num_frames == 1 or steps_s.max() - steps_s.min() < 5e-3
+
+
+@pytest.mark.parametrize("cut", [part(3, 17.0006), part(2.9993, 17.0004)])
+def test_a_moment_next_to_the_cut_is_not_rounded_into_it(cut: Segment) -> None:
+    # The only moment is the middle of what is left: 2.9997 s, and the first after the cut. Both would be rounded to it.
+    (time_s,) = without_segment(video(), cut, 1).timestamps_s
+    assert not cut.start_s <= time_s < cut.end_s
+
+
+def test_a_segment_at_either_end_leaves_the_other_end() -> None:
+    assert without_segment(video(), part(0, 16), 4).timestamps_s == (16.5, 17.5, 18.5, 19.5)
+    assert without_segment(video(), part(16, 20), 4).timestamps_s == (2, 6, 10, 14)
+    assert without_segment(video(), part(16, 99), 4) == without_segment(video(), part(16, 20), 4)
+    assert segment(video(), part(0, 4), 2).timestamps_s == (1, 3)
+    assert segment(video(), part(16, 99), 2).timestamps_s == (17, 19)
+
+
+def test_no_frame_of_the_segment_is_seen_without_it(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 200))
+    cut = part(5, 15)
+    inside = decode(tmp_path / "a.mp4", segment(video(200, 10), cut, 32))
+    outside = decode(tmp_path / "a.mp4", without_segment(video(200, 10), cut, 32))
+    assert all(50 <= number_on(pixels) < 150 for pixels in inside.pixels)
+    assert not any(50 <= number_on(pixels) < 150 for pixels in outside.pixels)
+
+
+@pytest.mark.parametrize("cut", [(0, 20), (0, 25), (0.2, 20), (0, 19.7)])
+def test_a_segment_that_is_the_whole_video_cannot_be_left_out(cut: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=f"nothing is left of video {VIDEO_ID[:12]} without"):
+        without_segment(video(), part(*cut), 8)
+    assert len(segment(video(), part(*cut), 8).timestamps_s) == 8
+
+
+def test_more_frames_than_there_are_repeat_some_and_miss_none(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.5, 6))
+    shown = decode(tmp_path / "a.mp4", dense(video(6, 2), 16))
+    numbers = [number_on(pixels) for pixels in shown.pixels]
+    assert len(numbers) == 16
+    assert numbers == sorted(numbers)
+    assert set(numbers) == set(range(6))
+
+
+def test_a_single_frame_video_is_shown_by_its_only_moment() -> None:
+    one = video(num_frames=1, fps=10)
+    assert dense(one, 3).timestamps_s == (0, 0, 0)
+    assert sparse(dense(one, 1), 0.5, seed=0) == View(video_id=VIDEO_ID, kind=ViewKind.SPARSE, timestamps_s=(0,))
+    assert dense(video(), 1).timestamps_s == (0,)
+
+
+@pytest.mark.parametrize(("num_frames", "keep", "count"), [(32, 0.5, 16), (32, 0.25, 8), (6, 0.5, 3), (3, 0.01, 1)])
+def test_a_sparse_view_is_a_sorted_subset_of_the_wanted_size(num_frames: int, keep: float, count: int) -> None:
+    full = dense(video(), num_frames)
+    for seed in range(50):
+        view = sparse(full, keep, seed)
+        assert view.kind is ViewKind.SPARSE
+        assert len(view.timestamps_s) == count
+        assert len(set(view.timestamps_s)) == count
+        assert set(view.timestamps_s) <= set(full.timestamps_s)
+        assert is_increasing(view)
+
+
+def test_a_sparse_view_depends_on_the_seed_and_the_video_alone() -> None:
+    full, other = dense(video(), 32), dense(video(video_id="f" * 64), 32)
+    assert sparse(full, 0.5, 7) == sparse(full, 0.5, 7)
+    assert sparse(full, 0.5, 7) != sparse(full, 0.5, 8)
+    assert sparse(full, 0.5, 7).timestamps_s != sparse(other, 0.5, 7).timestamps_s
+
+
+def test_over_many_seeds_a_sparse_view_shows_every_moment_equally_often() -> None:
+    full = dense(video(), 8)
+    counts = dict.fromkeys(full.timestamps_s, 0)
+    for seed in range(1000):
+        for time_s in sparse(full, 0.5, seed).timestamps_s:
+            counts[time_s] += 1
+    assert all(abs(count - 500) < 80 for count in counts.values())  # five standard deviations
