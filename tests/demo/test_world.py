@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import av
@@ -28,7 +29,7 @@ def test_events_follow_each_other_without_gaps_for_6_to_14_s_in_whole_frames() -
         events = plan_events(np.random.default_rng(seed), 12)
         assert len(events) == 12
         assert events[0].start_s == 0
-        assert all(one.end_s == other.start_s for one, other in zip(events, events[1:], strict=False))
+        assert all(one.end_s == other.start_s for one, other in itertools.pairwise(events))
         assert all(6 <= event.end_s - event.start_s <= 14 for event in events)
         assert all(float(event.end_s * FPS).is_integer() for event in events)
 

@@ -33,17 +33,16 @@ def test_a_batch_is_all_chosen_rows_then_all_rejected_rows(world, model: VideoLM
     prompt = model.prompt_ids(world.pairs[1].question, 6)
     answers = ["red", "a red star , then a yellow plus", "a green ring , then a white heart", "blue"]
     longest = 1 + max(len(answer.split()) for answer in answers)
-    expected, completion = [], []
+    expected, completion, attention = [], [], []
     for answer in answers:
         tokens = [*(ids[word] for word in answer.split()), end]
         padding = longest - len(tokens)
         expected.append(prompt + tokens + [pad] * padding)
+        attention.append([1] * (len(prompt) + len(tokens)) + [0] * padding)
         completion.append([0] * len(prompt) + [1] * len(tokens) + [0] * padding)
     assert batch["input_ids"].tolist() == expected
     assert batch["completion_mask"].tolist() == completion
-    assert batch["attention_mask"].tolist() == [
-        [1] * len(prompt) + mask[len(prompt) :] if 0 in mask[len(prompt) :] else [1] * len(mask) for mask in completion
-    ]
+    assert batch["attention_mask"].tolist() == attention
     assert set(batch) == {"input_ids", "attention_mask", "completion_mask", "pixel_values_videos"}
 
 

@@ -33,8 +33,9 @@ class VideoDPOTrainer(DPOTrainer):
         if isinstance(self.model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
+        policy: Any = self.model
+        saved = type(policy).from_pretrained(resume_from_checkpoint, dtype=policy.dtype)
+        policy.load_state_dict(saved.state_dict())
 
 
 def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
