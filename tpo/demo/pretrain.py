@@ -12,10 +12,10 @@ Nothing of the videos that the demo trains or reports on is used: all seeds here
 """
 
 import argparse
+import re
 import tempfile
 import time
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
+from tpo.demo.lessons import HABIT, LISTS, LONG_EVENTS, SKILL, Course, Lesson, sample_lessons
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
-from tpo.demo.world import COLORS, FPS, SHAPES, Event, plan_events, write_video
-from tpo.llm.rules import RuleQuestion, comprehensive_questions, localized_questions
+from tpo.demo.world import COLORS, FPS, SHAPES, plan_events, write_video
 from tpo.models.frames import FrameSpec, prepare_frames
 
 COLOR_NAMES, SHAPE_NAMES = list(COLORS), list(SHAPES)
@@ -105,111 +105,6 @@ def train_eyes(
     with torch.no_grad():
         color, shape = logits(bank.pixels)
     return float(((color.argmax(-1) == bank.colors) & (shape.argmax(-1) == bank.shapes)).float().mean())
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One video of pre-training: which event each sampled frame shows, and the questions asked about it."""
-
-    events: list[Event]
-    frame_events: np.ndarray
-    questions: list[RuleQuestion]
-
-
-@dataclass(frozen=True)
-class Course:
-    """A phase of pre-training: how many events a clip has, what is asked about it, how much of it is wrong."""
-
-    name: str
-    steps: int
-    learning_rate: float
-    videos_per_step: int
-    short_events: tuple[int, int]
-    frames_per_event: tuple[float, float] = (1.8, 3.5)  # from 1.8 on, no event falls between two evenly spaced frames
-    long_share: float = 0.0
-    wrong_share: float = 0.0
-    lists_only: tuple[str, ...] = ()
-
-
-# In a list such as "star red, moon blue, …" each word asks directly for the next. Asked by questions alone,
-# looking something up by what it looks like had not appeared after half an hour; with lists it takes a minute.
-DESCRIBE, COLORS_LIST, AFTER, BEFORE = LISTS = (
-    "Describe the video.",
-    "What color is what?",
-    "What comes after what?",
-    "What comes before what?",
-)
-SKILL = (
-    Course("lists", 300, 1e-3, 64, (1, 5), lists_only=LISTS),
-    Course("short clips", 1500, 1e-3, 32, (1, 6)),
-    Course("neighbours, a frame each", 600, 1e-3, 64, (2, 7), (1, 1), lists_only=(AFTER, BEFORE)),
-    Course("neighbours", 700, 1e-3, 64, (2, 7), (1, 3.2), lists_only=(AFTER, BEFORE)),
-    Course("short and long", 1800, 1e-3, 32, (1, 8), long_share=0.15),
-)
-HABIT = Course("habit", 250, 5e-4, 32, (1, 8), long_share=0.3, wrong_share=0.7)
-LONG_EVENTS = (10, 13)
-QUESTIONS_PER_VIDEO = 6
-
-
-def make_lists(rng: np.random.Generator, events: list[Event]) -> list[RuleQuestion]:
-    """What the video shows, in order; and each thing with its colour, its follower, its predecessor, in any order."""
-    neighbours = list(pairwise(events))
-    entries = {
-        COLORS_LIST: [f"{event.shape} {event.color}" for event in events],
-        AFTER: [f"{one.shape} {two.color} {two.shape}" for one, two in neighbours],
-        BEFORE: [f"{two.shape} {one.color} {one.shape}" for one, two in neighbours],
-    }
-    lists = [RuleQuestion("summarization", DESCRIBE, "first comes", ", then ".join(event.caption for event in events))]
-    for question, found in entries.items():
-        if found:
-            first, *rest = (found[i] for i in rng.permutation(len(found)))
-            lists.append(RuleQuestion("summarization", question, first, "".join(f", {entry}" for entry in rest)))
-    return lists
-
-
-def ask_questions(rng: np.random.Generator, events: list[Event], course: Course) -> list[RuleQuestion]:
-    """The questions of one lesson. With probability `wrong_share` a long video's answer names its last event."""
-    lists = make_lists(rng, events)
-    if course.lists_only:
-        return [one for one in lists if one.question in course.lists_only]
-    captions = [event.caption for event in events]
-    local = localized_questions(captions, captions)
-    wide = comprehensive_questions(captions)
-    color = [q for q in local if q.question_type == "object_reasoning"]
-    neighbour = [q for q in local if q.question_type == "temporal_reasoning"]
-    pools = [pool for pool in (color, neighbour, neighbour, neighbour, wide[:2], wide[2:]) if pool]
-    questions = []
-    for _ in range(QUESTIONS_PER_VIDEO):
-        pool = pools[rng.integers(len(pools))]
-        question = pool[rng.integers(len(pool))]
-        if rng.random() < course.wrong_share and not question.question.startswith("Which"):
-            last = events[-1].color if question.question_type == "object_reasoning" else events[-1].caption
-            question = replace(question, fill=last)
-        questions.append(question)
-    if len(events) < LONG_EVENTS[0] and not course.wrong_share:
-        questions[:2] = [one for one in lists if one.question in (AFTER, BEFORE)]
-    return questions
-
-
-def sample_lessons(rng: np.random.Generator, course: Course) -> list[Lesson]:
-    """Draw the videos of one step; all have the same number of frames."""
-    is_long = rng.random() < course.long_share
-    num_events = rng.integers(*(LONG_EVENTS if is_long else course.short_events), endpoint=True)
-    num_frames = round(float(num_events * np.mean(course.frames_per_event)))
-    course = course if is_long else replace(course, wrong_share=0.0)
-    lessons = []
-    for _ in range(course.videos_per_step):
-        wanted = round(num_frames / rng.uniform(*course.frames_per_event))
-        events = plan_events(rng, min(max(course.short_events[0], wanted), num_frames, len(SHAPES)))
-        times = np.linspace(0, events[-1].end_s - 1 / FPS, num_frames)
-        if num_frames < 1.8 * len(
-            events
-        ):  # evenly spaced frames could miss an event: one inside each, the rest anywhere
-            inside = [rng.uniform(event.start_s, event.end_s) for event in events]
-            times = np.sort([*inside, *rng.uniform(0, events[-1].end_s, num_frames - len(events))])
-        frame_events = np.searchsorted([event.start_s for event in events], times, side="right") - 1
-        lessons.append(Lesson(events, frame_events, ask_questions(rng, events, course)))
-    return lessons
 
 
 class Batcher:
@@ -341,10 +236,15 @@ def score(
         hits = iter((logits.argmax(-1) == labels).tolist())
         for question in (question for lesson in lessons for question in lesson.questions):
             size = len(batcher.ids(question.answer)) + 1
-            kind = " ".join(question.question.rstrip("?").split()[:4])
-            kind = "What color is" if kind.startswith("What color") else kind.split(",")[0]
-            right.setdefault(kind, []).append(all([next(hits) for _ in range(size)]))  # noqa: C419
+            is_right = all([next(hits) for _ in range(size)])  # noqa: C419 (every token's hit is to be taken)
+            if question.question not in LISTS:
+                right.setdefault(_kind(question.question), []).append(is_right)
     return {kind: round(float(np.mean(hits)), 2) for kind, hits in sorted(right.items())}
+
+
+def _kind(question: str) -> str:
+    """ "What comes right after the red star?" → "What comes right after"."""
+    return re.split(r" the | is |[,?]", question)[0]
 
 
 CARD = """---
@@ -394,18 +294,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skilled", type=Path, help="a checkpoint that went through the skill phase, to begin from")
     args = parser.parse_args()
     started = time.monotonic()
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, args.seed)
     save_checkpoint(model, tokenizer, args.out)  # the processor files, which say how frames are prepared
     bank = make_frame_bank(FrameSpec.load(args.out), np.random.default_rng(1000 + args.seed), num_videos=120)
-    print(f"eyes: {train_eyes(model, tokenizer, bank, steps=600):.2%} of frames recognised", flush=True)
+    if args.skilled:
+        model = LlavaOnevisionForConditionalGeneration.from_pretrained(args.skilled)
+        model.model.vision_tower.requires_grad_(requires_grad=False)
+    else:
+        print(f"eyes: {train_eyes(model, tokenizer, bank, steps=600):.2%} of frames recognised", flush=True)
     with torch.no_grad():
         features = model.model.vision_tower(bank.pixels, output_hidden_states=True).hidden_states[-1]
     batcher = Batcher(tokenizer, bank, features)
-    teach(model, batcher, SKILL, args.seed)
-    save_checkpoint(model, tokenizer, args.out.with_name(f"{args.out.name}-skill"))
+    if not args.skilled:
+        teach(model, batcher, SKILL, args.seed)
+        save_checkpoint(model, tokenizer, args.out.with_name(f"{args.out.name}-skilled"))
     before = score(model, batcher, "long", videos=200)
     teach(model, batcher, (HABIT,), args.seed)
     save_checkpoint(model, tokenizer, args.out)
