@@ -10,7 +10,7 @@ from flows.stage import EVALUATION, REPORTS, TASK, TUNED, Done, Stage, of_kind, 
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
 from tpo.evaluation.scoring import Role
-from tpo.evaluation.statistics import accuracy_csv, compare, metrics
+from tpo.evaluation.statistics import accuracy_csv, compare, headline, metrics
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, load_params
 from tpo.records import Item, Prediction
@@ -72,7 +72,8 @@ def evaluate() -> None:
             seed=params.data.seed,
         )
         numbers = metrics(comparisons, found)
-        write_atomic(REPORTS / "metrics.json", json.dumps(numbers, indent=2) + "\n")
+        write_atomic(REPORTS / "metrics.json", json.dumps(headline(comparisons), indent=2) + "\n")
+        write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")
         write_atomic(REPORTS / "accuracy.csv", accuracy_csv(comparisons))
         run_id = log_stage(
             "evaluate",

@@ -9,14 +9,14 @@ from tpo.errors import UserError
 from tpo.params import load_params
 from tpo.records import Rejection, Video
 from tpo.video.catalog import find_files, keep
-from tpo.video.probe import Prober
+from tpo.video.probe import Prober, readable
 
 
 @task(name="probe files", **TASK)
 def probe_files(paths: list[Path], root: Path, timeout_s: float) -> Done:
     """Probe each file in a child process that is killed after `timeout_s`."""
     with Prober(timeout_s) as prober:
-        return [(str(path), [prober.probe(root, path)]) for path in paths]
+        return [(readable(path), [prober.probe(root, path)]) for path in paths]
 
 
 @stage_flow("ingest")
@@ -24,9 +24,11 @@ def ingest() -> None:
     params = load_params()
     root = params.data.videos
     paths = find_files(root, params.ingest)
-    stats = [(path.as_posix(), path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths]
+    stats = [(readable(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths]
     with Stage("ingest", "files", params.ingest.model_dump(mode="json"), stats, unit="files") as stage:
-        found = stage.map(probe_files, paths, str, params.runtime.items_per_task, root, params.ingest.probe_timeout_s)
+        found = stage.map(
+            probe_files, paths, readable, params.runtime.items_per_task, root, params.ingest.probe_timeout_s
+        )
         videos, not_kept = keep(of_kind(found, Video), params.ingest)
         rejections = of_kind(found, Rejection) + not_kept
         stage.publish(

@@ -53,7 +53,7 @@ def move_aliases(name: str, version: str, decision: GateDecision) -> Promotion:
 @stage_flow("register")
 def register_and_gate() -> None:
     params = load_params()
-    numbers = json.loads((REPORTS / "metrics.json").read_text(encoding="utf-8"))
+    numbers = json.loads((REPORTS / "evaluation.json").read_text(encoding="utf-8"))
     evaluation, validation = read_manifest(EVALUATION).facts, read_manifest(VALIDATION).facts
     evidence = gather(
         numbers,

@@ -8,7 +8,16 @@ import pytest
 from scipy.stats import binomtest
 
 from tpo.evaluation.scoring import Role
-from tpo.evaluation.statistics import Comparison, accuracy, accuracy_csv, compare, exact_mcnemar, metric_name, metrics
+from tpo.evaluation.statistics import (
+    Comparison,
+    accuracy,
+    accuracy_csv,
+    compare,
+    exact_mcnemar,
+    headline,
+    metric_name,
+    metrics,
+)
 from tpo.records import Prediction, PredictionStatus
 
 OPTIONS = {"confidence": 0.95, "samples": 2000, "seed": 0}
@@ -162,9 +171,18 @@ def test_the_plotted_table_has_both_models_of_every_benchmark() -> None:
     base = [prediction("a", "base", 0), prediction("b", "base", 1, "w.mp4")]
     tuned = [prediction("a", "tuned", 1), prediction("b", "tuned", 1, "w.mp4")]
     rows = list(csv.DictReader(accuracy_csv(compare(base, tuned, **OPTIONS)).splitlines()))
-    assert {(row["benchmark"], row["model"]): float(row["accuracy"]) for row in rows} == {
-        ("all", "base"): 0.5,
-        ("all", "tuned"): 1.0,
-        ("mlvu", "base"): 0.5,
-        ("mlvu", "tuned"): 1.0,
+    assert {row["model"]: float(row["accuracy"]) for row in rows} == {
+        "all base": 0.5,
+        "all tuned": 1.0,
+        "mlvu base": 0.5,
+        "mlvu tuned": 1.0,
     }
+
+
+def test_the_headline_has_the_gain_and_its_interval_for_every_benchmark() -> None:
+    base = [prediction("a", "base", 0), prediction("b", "base", 1, "w.mp4")]
+    tuned = [prediction("a", "tuned", 1), prediction("b", "tuned", 1, "w.mp4")]
+    found = headline(compare(base, tuned, **OPTIONS))
+    assert set(found) == {"all", "mlvu"}
+    assert (found["all"]["base"], found["all"]["tuned"], found["all"]["gain"]) == (0.5, 1.0, 0.5)
+    assert found["all"]["gain_low"] <= 0.5 <= found["all"]["gain_high"]

@@ -59,7 +59,7 @@ def finished(tmp_path: Path) -> Path:
     (tmp_path / "reports/data_docs/index.html").write_text("")
     found = _metrics()
     decision = decide(gather(found, validation_passed=True, base_id="a", candidate_id="b"), 0.0)
-    (tmp_path / "reports/metrics.json").write_text(json.dumps(found))
+    (tmp_path / "reports/evaluation.json").write_text(json.dumps(found))
     (tmp_path / "reports/gate.json").write_text(decision.model_dump_json())
     return tmp_path
 
@@ -113,6 +113,6 @@ def test_a_folder_without_any_stage_is_an_error_that_says_what_to_run(tmp_path: 
 
 
 def test_a_report_file_that_is_not_json_is_named(finished: Path):
-    (finished / "reports/metrics.json").write_text("{")
-    with pytest.raises(UserError, match=r"metrics\.json is not JSON"):
+    (finished / "reports/evaluation.json").write_text("{")
+    with pytest.raises(UserError, match=r"evaluation\.json is not JSON"):
         collect(finished)

@@ -238,11 +238,11 @@ def score(
             size = len(batcher.ids(question.answer)) + 1
             is_right = all([next(hits) for _ in range(size)])  # noqa: C419 (every token's hit is to be taken)
             if question.question not in LISTS:
-                right.setdefault(_kind(question.question), []).append(is_right)
+                right.setdefault(kind_of(question.question), []).append(is_right)
     return {kind: round(float(np.mean(hits)), 2) for kind, hits in sorted(right.items())}
 
 
-def _kind(question: str) -> str:
+def kind_of(question: str) -> str:
     """ "What comes right after the red star?" → "What comes right after"."""
     return re.split(r" the | is |[,?]", question)[0]
 

@@ -160,7 +160,7 @@ def _bootstrap(
 
 
 def metrics(comparisons: Sequence[Comparison], predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The numbers of a run as nested JSON, for `dvc metrics` and MLflow (whose metric names allow few signs).
+    """All numbers of a run as nested JSON, for the gate, the report and MLflow (whose metric names allow few signs).
 
     `{"all": {…}, "mlvu": {…, "duration_group": {"under 5min": {…}}, "category": {…}}, "status": …, "incomplete": …}`.
     """
@@ -192,13 +192,28 @@ def metrics(comparisons: Sequence[Comparison], predictions: Sequence[Prediction]
 
 def accuracy_csv(comparisons: Sequence[Comparison]) -> str:
     """Accuracy per benchmark and model as CSV, for `dvc plots`."""
-    rows = ["benchmark,model,accuracy,low,high"]
+    rows = ["model,accuracy,low,high"]
     for comparison in comparisons:
         if comparison.group_by == "overall":
             for role, interval in (("base", comparison.base), ("tuned", comparison.tuned)):
                 figures = ",".join(f"{value:.4f}" for value in (interval.value, interval.low, interval.high))
-                rows.append(f"{comparison.benchmark},{role},{figures}")
+                rows.append(f"{comparison.benchmark} {role},{figures}")
     return "\n".join(rows) + "\n"
+
+
+def headline(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float]]:
+    """The few numbers that `dvc metrics show` has room for: per benchmark the accuracies and the gain."""
+    return {
+        comparison.benchmark: {
+            "base": round(comparison.base.value, 4),
+            "tuned": round(comparison.tuned.value, 4),
+            "gain": round(comparison.difference.value, 4),
+            "gain_low": round(comparison.difference.low, 4),
+            "gain_high": round(comparison.difference.high, 4),
+        }
+        for comparison in comparisons
+        if comparison.group_by == "overall"
+    }
 
 
 def metric_name(text: str) -> str:

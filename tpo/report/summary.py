@@ -99,7 +99,7 @@ def collect(root: Path) -> Summary:
         raise UserError(f"No stage has run in {root.absolute()}. Run `make demo`, or `dvc repro` in the project.")
     pairs = read_records(root / STAGES["Pairs"] / "pairs.jsonl", PreferencePair) if "Pairs" in manifests else []
     verdict = _read(root / "data/validation/verdict.json")
-    metrics = _read(root / "reports/metrics.json") or {}
+    metrics = _read(root / "reports/evaluation.json") or {}
     decision = _read(root / "reports/gate.json")
     return Summary(
         stages=tuple(_stage(name, manifest) for name, manifest in manifests.items()),

@@ -29,6 +29,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def readable(path: Path) -> str:
+    """A path as text that can be written down: bytes of a name that are not UTF-8 are shown as escapes."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
+
+
 class Prober:
     """A child process that measures files, started when first needed and again after a file has killed it."""
 
@@ -49,7 +54,7 @@ class Prober:
 
         Returns the `Video`, or the `Rejection` that says why it cannot be used; never raises for a bad file.
         """
-        name = os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace")
+        name = readable(path.relative_to(root))
 
         def rejected(reason: Reason, detail: str) -> Rejection:
             return Rejection(stage=STAGE, item=name, reason=reason, detail=detail)
@@ -81,8 +86,8 @@ class Prober:
         with contextlib.suppress(BrokenPipeError):  # it is gone; reading says so
             self._child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
             self._child.stdin.flush()
-        readable, _, _ = select.select([self._child.stdout], [], [], self._timeout_s)
-        if not readable:
+        ready, _, _ = select.select([self._child.stdout], [], [], self._timeout_s)
+        if not ready:
             self._stop()
             return {
                 "reason": Reason.PROBE_TIMEOUT,
