@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.dpo_config import DPOConfig
@@ -15,6 +16,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from tpo.models import VideoLMM, load_model
 from tpo.params import ModelParams, TrainParams
+from tpo.progress import progress
 from tpo.records import PreferencePair, Video
 from tpo.training.collator import VideoPairCollator, tokenize_pairs
 
@@ -36,6 +38,19 @@ class VideoDPOTrainer(DPOTrainer):
         policy: Any = self.model
         saved = type(policy).from_pretrained(resume_from_checkpoint, dtype=policy.dtype)
         policy.load_state_dict(saved.state_dict())
+
+
+class Progress(TrainerCallback):
+    """One bar over the steps, in place of transformers' bar with a printed dictionary for each of them."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self._bar = progress(state.max_steps, "train", "steps", done=state.global_step)
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._bar.update()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self._bar.close()
 
 
 def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
@@ -68,7 +83,7 @@ def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
         save_total_limit=1,
         seed=params.seed,
         report_to=[],
-        disable_tqdm=False,
+        disable_tqdm=True,  # `Progress` shows it
     )
 
 
@@ -111,6 +126,8 @@ def train_on_pairs(
         processing_class=policy.tokenizer,
         peft_config=peft_config,
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
     work_dir.mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
     policy.model = trainer.model
