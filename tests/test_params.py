@@ -15,7 +15,7 @@ runtime: {workers: 2, items_per_task: 8}
 ingest: {extensions: [.mp4, .mkv], probe_timeout_s: 60, min_duration_s: 1.0}
 caption: {source: sidecar}
 ask: {asker: rule, captions_per_segment: 3, localized_per_video: 4, comprehensive_per_video: 4}
-answer: {full_frames: 32, segment_frames: 8, sparse_keep: 0.5, max_new_tokens: 24}
+answer: {full_frames: 32, segment_frames: 8, sparse_keep: 0.5, max_new_tokens: 24, batch_size: 4}
 judge: {judge: rule}
 mix: {max_pairs: null, localized_share: 0.5}
 validate: {min_pairs: 10, max_length_ratio: 1.5}

@@ -168,7 +168,7 @@ def test_a_killed_stage_goes_on_and_ends_as_an_undisturbed_one(
     passing = {"resumed", "seconds", "facts"}
     assert resumed.model_dump(exclude=passing) == undisturbed.model_dump(exclude=passing)
     if stage == "evaluate":
-        assert (copy / "reports/evaluation.json").read_text() == (project / "reports/metrics.json").read_text()
+        assert (copy / "reports/evaluation.json").read_text() == (project / "reports/evaluation.json").read_text()
 
 
 def test_a_killed_ask_goes_on_with_the_videos_that_were_not_asked_about(
