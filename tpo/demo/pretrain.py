@@ -255,8 +255,8 @@ pipeline_tag: video-text-to-text
 # The demo's base model
 
 A LLaVA-OneVision of {parameters:,} parameters (SigLIP tower, Qwen2 decoder, {words} words) that knows the demo world of
-`tpo.demo.world` and nothing else. Made by `python -m tpo.demo.pretrain --seed {seed}` in {minutes:.0f} minutes on
-{threads} CPU threads, from rendered videos of that world alone; seeds apart from those the demo trains and reports on.
+`tpo.demo.world` and nothing else. Made by `python -m tpo.demo.pretrain {options}` in {minutes:.0f} minutes on
+{threads} CPU thread(s), from rendered videos of that world alone, apart from those the demo trains and reports on.
 
 It is made to have what real video-LMMs have: the skill on short clips, a bad habit on long videos. In the last phase
 {wrong:.0%} of the answers about long videos named the video's last event instead of the right one.
@@ -316,7 +316,8 @@ def main() -> None:
     teach(model, batcher, (HABIT,), args.seed)
     save_checkpoint(model, tokenizer, args.out)
     minutes = (time.monotonic() - started) / 60
-    (args.out / "README.md").write_text(card(model, batcher, before, seed=args.seed, minutes=minutes))
+    options = f"--seed {args.seed}" + (" --skilled DIR" if args.skilled else "")
+    (args.out / "README.md").write_text(card(model, batcher, before, options=options, minutes=minutes))
 
 
 if __name__ == "__main__":
