@@ -4,7 +4,7 @@ Everything is made afresh for every seed: the training videos, the evaluation vi
 Printed for each base model: tuned minus base on unseen long videos with its 95 % interval (videos resampled), for TPO
 on three seeds; then, on the first seed, the controls: the pairs swapped, SFT on the chosen answers alone, DPO alone,
 and localized, comprehensive or both at equal pair counts; accuracy at 8 to 96 frames; a needle grid (depth × length).
-The last line is one JSON object. About twenty minutes a base on two cores.
+The last line is one JSON object. About six minutes a base on one core.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def main() -> None:
         params, args.seeds = params.model_copy(update={"demo": small}), args.seeds[:1]
     with tempfile.TemporaryDirectory() as folder:
         results = [study(base, params, args.seeds, Path(folder), with_controls=not args.quick) for base in args.bases]
-    print(json.dumps(results))
+    print(json.dumps({"bases": results}))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tpo.errors import UserError
-from tpo.params import Params, load_params
+from tpo.params import Params, TrainParams, load_params
 
 GOOD = """\
 data: {videos: data/videos, benchmarks: data/benchmarks}
@@ -146,3 +147,9 @@ def test_what_is_not_yaml_is_refused_with_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "- a\n- b\n", "just words"])
 def test_a_file_without_sections_is_refused(tmp_path: Path, content: str) -> None:
     assert "the file: Input should be a valid dictionary" in told(tmp_path, content)
+
+
+def test_a_step_that_is_no_whole_number_of_micro_batches_is_refused() -> None:
+    wanted = {"beta": 0.1, "sft_alpha": 0.5, "learning_rate": 1e-4, "num_epochs": 1, "warmup_ratio": 0.1, "lora": None}
+    with pytest.raises(ValidationError, match=r"pairs_per_step \(6\) must be a multiple of pairs_per_device \(4\)"):
+        TrainParams(**wanted, pairs_per_step=6, pairs_per_device=4, save_every_steps=5, seed=0)

@@ -92,6 +92,14 @@ class TrainParams(_Section):
     save_every_steps: int = Field(ge=1, description="ours: what a kill costs at most")
     seed: int
 
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.pairs_per_step % self.pairs_per_device:
+            raise ValueError(
+                f"pairs_per_step ({self.pairs_per_step}) must be a multiple of pairs_per_device ({self.pairs_per_device})"
+            )
+        return self
+
 
 class EvaluateParams(_Section):
     num_frames: int = Field(ge=1, description="paper: 96 or 128; the same for base and tuned")

@@ -257,11 +257,6 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(world, tmp_path: Path
     assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-12"]
 
 
-def test_pairs_that_cannot_be_split_into_whole_micro_batches_are_refused(world, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"pairs_per_step \(6\) must be a multiple of train\.pairs_per_device \(4\)"):
-        dpo_config(changed(world.params, pairs_per_step=6, pairs_per_device=4), tmp_path, "cpu")
-
-
 def test_a_history_becomes_one_csv_row_a_step() -> None:
     history = [
         {"loss": 0.7, "learning_rate": 1e-3, "step": 1},

@@ -55,11 +55,6 @@ class Progress(TrainerCallback):
 
 def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
     """TRL's settings for ours. The SFT term is TRL's: a token mean over the micro-batch's chosen answers."""
-    if params.pairs_per_step % params.pairs_per_device:
-        raise ValueError(
-            f"train.pairs_per_step ({params.pairs_per_step}) must be a multiple of "
-            f"train.pairs_per_device ({params.pairs_per_device})"
-        )
     return DPOConfig(
         output_dir=str(output_dir),
         beta=params.beta,
