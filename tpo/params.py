@@ -95,9 +95,8 @@ class TrainParams(_Section):
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
         if self.pairs_per_step % self.pairs_per_device:
-            raise ValueError(
-                f"pairs_per_step ({self.pairs_per_step}) must be a multiple of pairs_per_device ({self.pairs_per_device})"
-            )
+            whole, part = self.pairs_per_step, self.pairs_per_device
+            raise ValueError(f"pairs_per_step ({whole}) must be a multiple of pairs_per_device ({part})")
         return self
 
 
