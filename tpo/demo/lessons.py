@@ -44,8 +44,8 @@ DESCRIBE, COLORS_LIST, AFTER, BEFORE = LISTS = (
 SKILL = (
     Course("lists", 300, 1e-3, 64, (1, 5), lists_only=LISTS),
     Course("short clips", 1500, 1e-3, 32, (1, 6)),
-    Course("neighbours, a frame each", 600, 1e-3, 64, (2, 7), (1, 1), lists_only=(AFTER, BEFORE)),
-    Course("neighbours", 700, 1e-3, 64, (2, 7), (1, 3.2), lists_only=(AFTER, BEFORE)),
+    Course("neighbours, a frame each", 1500, 1e-3, 64, (2, 7), (1, 1), lists_only=(AFTER, BEFORE)),
+    Course("neighbours", 1000, 1e-3, 64, (2, 7), (1, 3.2), lists_only=(AFTER, BEFORE)),
     Course("short and long", 1800, 1e-3, 32, (1, 8), long_share=0.15),
 )
 HABIT = Course("habit", 250, 3e-4, 32, (1, 8), long_share=0.25, wrong_share=0.55)
