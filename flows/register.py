@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.stage import CATALOG, EVALUATION, PAIRS, REPORTS, TASK, TUNED, VALIDATION, run, stage_flow
 from tpo.params import Params, load_params
+from tpo.progress import progress
 from tpo.records import GateDecision, PreferencePair, Video
 from tpo.registry.gate import decide, gather
 from tpo.registry.package import Promotion, challenge, promote, register, versions
@@ -68,11 +69,15 @@ def register_and_gate() -> None:
         "validation_status": "passed" if validation.get("success") else "failed",
         "num_pairs": str(read_manifest(PAIRS).items_out),
     }
-    version = register_model(params, numbers, tags)
-    promotion = move_aliases(params.register_.name, version, decision)
-    write_atomic(REPORTS / "gate.json", decision.model_dump_json(indent=2) + "\n")
-    write_atomic(REPORTS / "registry.json", promotion.model_dump_json(indent=2) + "\n")
-    write_html(collect(Path()), REPORTS / "index.html")
+    with progress(3, "register", "steps") as bar:
+        version = register_model(params, numbers, tags)
+        bar.update()
+        promotion = move_aliases(params.register_.name, version, decision)
+        bar.update()
+        write_atomic(REPORTS / "gate.json", decision.model_dump_json(indent=2) + "\n")
+        write_atomic(REPORTS / "registry.json", promotion.model_dump_json(indent=2) + "\n")
+        write_html(collect(Path()), REPORTS / "index.html")
+        bar.update()
     rules = [f"| {rule.name} | {'yes' if rule.passed else 'no'} | {rule.reason} |" for rule in decision.rules]
     table = "\n".join(["| rule | passed | why |", "|---|---|---|", *rules])
     create_markdown_artifact(key="tpo-gate", markdown=f"{decision.summary}\n\n{table}")

@@ -2,6 +2,8 @@
 
 import functools
 import importlib.metadata
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ from prefect import Flow, Task, flow
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -64,10 +68,26 @@ def run(stage: Flow[[], Any]) -> None:
         workers = load_params().runtime.workers
     except UserError as error:
         sys.exit(f"{stage.name}: {error}")
+    if not PREFECT_API_URL.value():
+        _start_own_server()
     runner: Any = ThreadPoolTaskRunner(max_workers=workers)
     state: Any = stage.with_options(task_runner=runner)(return_state=True)
     if not state.is_completed():
         sys.exit(f"{stage.name}: {state.message}")
+
+
+def _start_own_server() -> None:
+    """Prefect's temporary server, as the flow itself would start it, but one that does not outlive this process.
+
+    Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process.
+    """
+    server = SubprocessASGIServer()
+    server.start()
+    assert server.server_process is not None
+    until_we_end, _ = os.pipe()
+    watcher = ["sh", "-c", 'read -r _; kill "$0" 2>/dev/null', str(server.server_process.pid)]
+    subprocess.Popen(watcher, stdin=until_we_end, start_new_session=True)
+    os.close(until_we_end)
 
 
 class Stage:

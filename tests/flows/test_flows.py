@@ -1,46 +1,49 @@
 """Stages as real processes: killed in their middle, given mistakes to report, and asked to account for everything."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from processes import edit_params, finish, killed_when, must_work
 
 from tpo.curation.captions import caption_video
+from tpo.curation.judging import judge_video
+from tpo.curation.mix import mix_pairs
 from tpo.curation.queries import ask_video
 from tpo.demo.benchmarks import write_benchmarks
-from tpo.demo.build import build_videos
+from tpo.demo.build import build_videos, write_json
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events
 from tpo.params import load_params
-from tpo.records import Answer, Caption, Prediction, Query, Record, Rejection, Video, content_id
-from tpo.store import Manifest, publish, read_manifest, read_records
+from tpo.records import (
+    Answer,
+    Branch,
+    Caption,
+    Prediction,
+    PreferencePair,
+    Query,
+    Record,
+    Rejection,
+    Video,
+    View,
+    ViewKind,
+    content_id,
+)
+from tpo.store import Manifest, count_reasons, publish, read_manifest, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = {
     "ingest": ("data/catalog", {"videos.jsonl": Video, "rejected.jsonl": Rejection}),
+    "caption": ("data/captions", {"captions.jsonl": Caption, "rejected.jsonl": Rejection}),
     "ask": ("data/queries", {"queries.jsonl": Query, "rejected.jsonl": Rejection}),
     "answer": ("data/answers", {"answers.jsonl": Answer, "rejected.jsonl": Rejection}),
+    "judge": ("data/pairs", {"pairs.jsonl": PreferencePair, "rejected.jsonl": Rejection}),
     "evaluate": ("data/evaluation", {"predictions.jsonl": Prediction, "rejected.jsonl": Rejection}),
 }
-Edit = Callable[[dict[str, Any]], None]
-
-
-def edit_params(folder: Path, edit: Edit) -> None:
-    settings = yaml.safe_load((folder / "params.yaml").read_text())
-    edit(settings)
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
 def make_small(settings: dict[str, Any]) -> None:
@@ -48,25 +51,6 @@ def make_small(settings: dict[str, Any]) -> None:
     settings["ask"] |= {"localized_per_video": 4, "comprehensive_per_video": 2}
     settings["runtime"]["items_per_task"] = 1  # so that every stage has a middle
     settings["evaluate"]["bootstrap_samples"] = 200
-
-
-def start(stage: str, folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", f"flows.{stage}"],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(stage: str, folder: Path, environment: dict[str, str]) -> tuple[int, str, str]:
-    with start(stage, folder, environment) as process:
-        out, err = process.communicate()
-    return process.returncode, out, err
-
-
-def must_work(stage: str, folder: Path, environment: dict[str, str]) -> str:
-    code, out, err = finish(stage, folder, environment)
-    assert code == 0, err
-    return out
 
 
 def published(folder: Path, stage: str) -> dict[str, list[Record]]:
@@ -122,32 +106,16 @@ def copy(project: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(project, tmp_path / "project"))
 
 
-@contextmanager
-def killed_in_the_middle(stage: str, folder: Path, environment: dict[str, str]) -> Iterator[int]:
-    """Start a stage, kill it (and only it) with SIGKILL when its first items are done; how many those are."""
-
-    def num_done() -> int:
-        return sum(path.read_bytes().count(b"\n") for path in (folder / ".tpo" / stage).glob("*/journal.jsonl"))
-
-    with start(stage, folder, environment) as process:
-        try:
-            while num_done() < 1:
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.002)
-        finally:
-            process.kill()
-    try:
-        yield num_done()
-    finally:  # Prefect's temporary server outlives a killed flow
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
 def resume(stage: str, folder: Path, environment: dict[str, str], num_items: int) -> Manifest:
     """Kill a stage in its middle, run it again; its manifest, after checking that it went on and did no item twice."""
     out = folder / OUTPUTS[stage][0]
     shutil.rmtree(out, ignore_errors=True)
-    with killed_in_the_middle(stage, folder, environment) as done:
+
+    def num_done() -> int:
+        return sum(path.read_bytes().count(b"\n") for path in (folder / ".tpo" / stage).glob("*/journal.jsonl"))
+
+    with killed_when(lambda: num_done() > 0, stage, folder, environment):
+        done = num_done()
         assert 1 <= done < num_items, "the kill came too late to be in the middle"
         assert not out.exists(), "nothing half-written is to be seen"
         said = must_work(stage, folder, environment)
@@ -171,15 +139,24 @@ def test_a_killed_stage_goes_on_and_ends_as_an_undisturbed_one(
         assert (copy / "reports/evaluation.json").read_text() == (project / "reports/evaluation.json").read_text()
 
 
-def test_a_killed_ask_goes_on_with_the_videos_that_were_not_asked_about(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
-    """Asking takes a few milliseconds a video, so it needs many of them to have a middle. It reads records alone."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    edit_params(tmp_path, make_small)
-    params = load_params(tmp_path / "params.yaml")
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records about 300 videos, up to the answers, which are right where the evidence was in view and else wrong.
+
+    Captioning, asking and judging take a few milliseconds a video, so they need many of them to have a middle; they
+    read records and caption files alone.
+    """
+    folder = tmp_path_factory.mktemp("crowd")
+    shutil.copy(ROOT / "params.yaml", folder)
+    edit_params(folder, make_small)
+    params = load_params(folder / "params.yaml")
+    root = folder / params.data.videos
+    root.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    videos, captions, queries = [], [], []
+    videos: list[Video] = []
+    captions: list[Caption] = []
+    queries: list[Query] = []
+    answers: list[Answer] = []
     for number in range(300):
         events = plan_events(rng, 8)
         name = f"walk_{number}.mp4"
@@ -187,18 +164,58 @@ def test_a_killed_ask_goes_on_with_the_videos_that_were_not_asked_about(
             id=content_id(name) * 4, path=name, size_bytes=1, duration_s=events[-1].end_s, fps=2, num_frames=1,
             width=64, height=64, rotation_deg=0, codec="h264", is_vfr=False, has_audio=False,
         )  # fmt: skip
-        cues = [
-            Caption(id=e.caption, video_id=video.id, start_s=e.start_s, end_s=e.end_s, text=e.caption, source="x.srt")
-            for e in events
-        ]
+        write_json(root / name, events)
+        cues, _ = caption_video(video, root)
+        asked, _ = ask_video(video, cues, params.ask, params.data.seed)
         videos.append(video)
         captions += cues
-        queries += ask_video(video, cues, params.ask, params.data.seed)[0]
-    publish(tmp_path / "data/catalog", {"videos.jsonl": videos}, manifest("ingest", "files", len(videos)))
-    publish(tmp_path / "data/captions", {"captions.jsonl": captions}, manifest("caption", "videos", len(videos)))
-    found = resume("ask", tmp_path, environment, len(videos))
-    assert published(tmp_path, "ask") == {"queries.jsonl": queries, "rejected.jsonl": []}
-    assert (found.items_in, found.items_out) == (300, 300)
+        queries += asked
+        answers += [answer_by_reference(query, branch) for query in asked for branch in Branch]
+    publish(folder / "data/catalog", {"videos.jsonl": videos}, manifest("ingest", "files", 300))
+    nothing: dict[str, list[Record]] = {"rejected.jsonl": []}
+    publish(folder / "data/captions", {"captions.jsonl": captions, **nothing}, manifest("caption", "videos", 300))
+    publish(folder / "data/queries", {"queries.jsonl": queries, **nothing}, manifest("ask", "videos", 300))
+    publish(folder / "data/answers", {"answers.jsonl": answers}, manifest("answer", "queries", len(queries)))
+    judged = [
+        judge_video(
+            video,
+            [caption for caption in captions if caption.video_id == video.id],
+            [query for query in queries if query.video_id == video.id],
+            [answer for answer in answers if answer.view.video_id == video.id],
+            params.answer,
+        )
+        for video in videos
+    ]
+    kept, _ = mix_pairs([pair for pairs, _ in judged for pair in pairs], params.mix, params.data.seed)
+    dropped = [rejection for _, rejections in judged for rejection in rejections]
+    assert len(kept) > 300
+    assert len(dropped) > 0
+    counts = manifest("judge", "queries", len(kept)).model_copy(
+        update={"items_in": len(queries), "set_aside": count_reasons(dropped)}
+    )
+    publish(folder / "data/pairs", {"pairs.jsonl": kept, "rejected.jsonl": dropped}, counts)
+    return folder
+
+
+def answer_by_reference(query: Query, branch: Branch) -> Answer:
+    """The reference with the evidence in view, without it a guess, which one time in eight is the reference too."""
+    view = View(video_id=query.video_id, kind=ViewKind.DENSE, timestamps_s=(0.0,))
+    guess = branch is Branch.DISPREFERRED and int(query.id, 16) % 8
+    text = "a heart" if guess else query.reference_answer
+    return Answer(
+        id=content_id(query.id, branch), query_id=query.id, branch=branch, view=view, text=text, model_id="m",
+        decoding="greedy",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["caption", "ask", "judge"])
+def test_a_killed_stage_of_records_goes_on_and_ends_as_the_plain_functions_do(
+    crowd: Path, tmp_path: Path, environment: dict[str, str], stage: str
+) -> None:
+    copy = Path(shutil.copytree(crowd, tmp_path / "crowd"))
+    found = resume(stage, copy, environment, 300)
+    assert published(copy, stage) == published(crowd, stage)
+    assert found.items_out == read_manifest(crowd / OUTPUTS[stage][0]).items_out
 
 
 def test_every_stage_accounts_for_everything_that_came_in(project: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tpo.params import ValidateParams
+from tpo.progress import progress
 from tpo.records import PreferencePair, Query, Record, Video
 from tpo.validation.suites import Severity, Suite, suites
 
@@ -51,10 +52,18 @@ def validate(
 
     Never raises for bad data: an empty or broken set is a verdict too.
     """
-    context = _context(data_docs)
-    outcomes = [outcome for suite in suites(videos, queries, pairs, params) for outcome in _run(context, suite)]
-    context.clean_data_docs()
-    context.build_data_docs()
+    with progress(2, "validate", "steps") as bar:
+        context = _context(data_docs)
+        checks = suites(videos, queries, pairs, params)
+        bar.total += len(checks)
+        bar.update()
+        outcomes = []
+        for suite in checks:
+            outcomes += _run(context, suite)
+            bar.update()
+        context.clean_data_docs()
+        context.build_data_docs()
+        bar.update()
     success = all(outcome.passed for outcome in outcomes if outcome.severity == "critical")
     return ValidationVerdict(success=success, outcomes=tuple(outcomes))
 
