@@ -55,7 +55,7 @@ def validate(
     with progress(2, "validate", "steps") as bar:
         context = _context(data_docs)
         checks = suites(videos, queries, pairs, params)
-        bar.total += len(checks)
+        bar.total = 2 + len(checks)
         bar.update()
         outcomes = []
         for suite in checks:
