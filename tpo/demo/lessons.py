@@ -24,17 +24,19 @@ class Course:
 
     name: str
     steps: int
-    learning_rate: float
     videos_per_step: int
     short_events: tuple[int, int]
     frames_per_event: tuple[float, float] = (1.8, 3.5)  # from 1.8 on, no event falls between two evenly spaced frames
+    lists: tuple[str, ...] = ()
+    num_questions: int = 0
+    learning_rate: float = 1e-3
     long_share: float = 0.0
     wrong_share: float = 0.0
-    lists_only: tuple[str, ...] = ()
 
 
 # In a list such as "star red, moon blue, …" each word asks directly for the next. Asked by questions alone,
 # looking something up by what it looks like had not appeared after half an hour; with lists it takes a minute.
+# What is next to something is learnt with a frame an event first: then it is next to it among the frames too.
 DESCRIBE, COLORS_LIST, AFTER, BEFORE = LISTS = (
     "Describe the video.",
     "What color is what?",
@@ -42,15 +44,13 @@ DESCRIBE, COLORS_LIST, AFTER, BEFORE = LISTS = (
     "What comes before what?",
 )
 SKILL = (
-    Course("lists", 300, 1e-3, 64, (1, 5), lists_only=LISTS),
-    Course("short clips", 1500, 1e-3, 32, (1, 6)),
-    Course("neighbours, a frame each", 1500, 1e-3, 64, (2, 7), (1, 1), lists_only=(AFTER, BEFORE)),
-    Course("neighbours", 1000, 1e-3, 64, (2, 7), (1, 3.2), lists_only=(AFTER, BEFORE)),
-    Course("short and long", 1800, 1e-3, 32, (1, 8), long_share=0.15),
+    Course("a frame an event", 800, 64, (2, 7), (1, 1), lists=(COLORS_LIST, AFTER, BEFORE)),
+    Course("neighbours", 400, 64, (2, 7), (1, 3.2), lists=(AFTER, BEFORE)),
+    Course("lists and questions", 500, 32, (1, 8), (1, 3.2), lists=LISTS, num_questions=4),
+    Course("questions", 500, 32, (1, 8), lists=(AFTER, BEFORE), num_questions=4, long_share=0.15),
 )
-HABIT = Course("habit", 250, 3e-4, 32, (1, 8), long_share=0.25, wrong_share=0.55)
+HABIT = Course("habit", 250, 32, (1, 8), num_questions=6, learning_rate=6e-4, long_share=0.25, wrong_share=0.7)
 LONG_EVENTS = (10, 13)
-QUESTIONS_PER_VIDEO = 6
 
 
 def make_lists(rng: np.random.Generator, events: list[Event]) -> list[RuleQuestion]:
@@ -70,26 +70,21 @@ def make_lists(rng: np.random.Generator, events: list[Event]) -> list[RuleQuesti
 
 
 def ask_questions(rng: np.random.Generator, events: list[Event], course: Course) -> list[RuleQuestion]:
-    """The questions of one lesson. With probability `wrong_share` a long video's answer names its last event."""
-    lists = make_lists(rng, events)
-    if course.lists_only:
-        return [one for one in lists if one.question in course.lists_only]
+    """Lists and questions of one lesson. With probability `wrong_share` an answer names the video's last event."""
     captions = [event.caption for event in events]
     local = localized_questions(captions, captions)
     wide = comprehensive_questions(captions)
     color = [q for q in local if q.question_type == "object_reasoning"]
     neighbour = [q for q in local if q.question_type == "temporal_reasoning"]
     pools = [pool for pool in (color, neighbour, neighbour, neighbour, wide[:2], wide[2:]) if pool]
-    questions = []
-    for _ in range(QUESTIONS_PER_VIDEO):
+    questions = [one for one in make_lists(rng, events) if one.question in course.lists]
+    for _ in range(course.num_questions):
         pool = pools[rng.integers(len(pools))]
         question = pool[rng.integers(len(pool))]
         if rng.random() < course.wrong_share and not question.question.startswith("Which"):
             last = events[-1].color if question.question_type == "object_reasoning" else events[-1].caption
             question = replace(question, fill=last)
         questions.append(question)
-    if len(events) < LONG_EVENTS[0] and not course.wrong_share:
-        questions[:2] = [one for one in lists if one.question in (AFTER, BEFORE)]
     return questions
 
 
@@ -98,15 +93,13 @@ def sample_lessons(rng: np.random.Generator, course: Course) -> list[Lesson]:
     is_long = rng.random() < course.long_share
     num_events = rng.integers(*(LONG_EVENTS if is_long else course.short_events), endpoint=True)
     num_frames = round(float(num_events * np.mean(course.frames_per_event)))
-    course = course if is_long else replace(course, wrong_share=0.0)
+    course = replace(course, lists=()) if is_long else replace(course, wrong_share=0.0)
     lessons = []
     for _ in range(course.videos_per_step):
         wanted = round(num_frames / rng.uniform(*course.frames_per_event))
         events = plan_events(rng, min(max(course.short_events[0], wanted), num_frames, len(SHAPES)))
         times = np.linspace(0, events[-1].end_s - 1 / FPS, num_frames)
-        if num_frames < 1.8 * len(
-            events
-        ):  # evenly spaced frames could miss an event: one inside each, the rest anywhere
+        if num_frames < 1.8 * len(events):  # evenly spaced ones would miss events: one inside each, the rest anywhere
             inside = [rng.uniform(event.start_s, event.end_s) for event in events]
             times = np.sort([*inside, *rng.uniform(0, events[-1].end_s, num_frames - len(events))])
         frame_events = np.searchsorted([event.start_s for event in events], times, side="right") - 1
