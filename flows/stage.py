@@ -79,13 +79,15 @@ def run(stage: Flow[[], Any]) -> None:
 def _start_own_server() -> None:
     """Prefect's temporary server, as the flow itself would start it, but one that does not outlive this process.
 
-    Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process.
+    Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process. A
+    server whose client died in the middle of a request may wait for it forever, so it gets five seconds to end by itself.
     """
     server = SubprocessASGIServer()
     server.start()
     assert server.server_process is not None
     until_we_end, _ = os.pipe()
-    watcher = ["sh", "-c", 'read -r _; kill "$0" 2>/dev/null', str(server.server_process.pid)]
+    wait_and_end = 'read -r _; kill "$0" 2>/dev/null && sleep 5 && kill -9 "$0" 2>/dev/null'
+    watcher = ["sh", "-c", wait_and_end, str(server.server_process.pid)]
     subprocess.Popen(watcher, stdin=until_we_end, start_new_session=True)
     os.close(until_we_end)
 
