@@ -33,7 +33,7 @@ from tpo.params import Params, TrainParams, load_params
 from tpo.records import Granularity, Item, PreferencePair, Rejection, Video
 from tpo.training.trainer import train_on_pairs
 from tpo.video.catalog import find_files, keep
-from tpo.video.decode import decode
+from tpo.video.decode import VideoFolder, decode
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
@@ -61,13 +61,13 @@ def make_world(folder: Path, params: Params, model: VideoLMM, seed: int) -> Worl
         benchmarks, demo.num_eval_videos, demo.questions_per_eval_video, demo.min_events, demo.max_events, seed
     )
     pairs: list[PreferencePair] = []
-    with Prober(params.ingest.probe_timeout_s) as prober:
+    with Prober(params.ingest.probe_timeout_s, folder / "frames") as prober:
         probed = [prober.probe(root, path) for path in find_files(root, params.ingest)]
         videos, _ = keep([video for video in probed if isinstance(video, Video)], params.ingest)
         for video in videos:
             captions, _ = caption_video(video, root)
             queries, _ = ask_video(video, captions, params.ask, seed)
-            answers, _ = answer_video(model, video, root, queries, params.answer, seed)
+            answers, _ = answer_video(model, video, VideoFolder(root, folder / "frames"), queries, params.answer, seed)
             pairs += judge_video(video, captions, queries, answers, params.answer)[0]
         items, _ = load_benchmarks(benchmarks)
         groups = [(items, check_video(benchmarks, items, prober)) for items in group_by_video(items)]
@@ -76,7 +76,10 @@ def make_world(folder: Path, params: Params, model: VideoLMM, seed: int) -> Worl
 
 def tuned_on(world: World, pairs: list[PreferencePair], params: Params, train: TrainParams) -> VideoLMM:
     with tempfile.TemporaryDirectory() as scratch:
-        return train_on_pairs(pairs, world.videos, world.root / "videos", params.model, train, Path(scratch))[0]
+        return train_on_pairs(
+            pairs, world.videos, VideoFolder(world.root / "videos", world.root / "frames"), params.model, train,
+            Path(scratch),
+        )[0]  # fmt: skip
 
 
 def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_frames: int) -> Comparison:
@@ -86,7 +89,13 @@ def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_f
             prediction
             for items, video in world.groups
             for prediction in evaluate_video(
-                model, role, world.root / "benchmarks", items, video, num_frames, params.evaluate.scoring
+                model,
+                role,
+                VideoFolder(world.root / "benchmarks", world.root / "frames"),
+                items,
+                video,
+                num_frames,
+                params.evaluate.scoring,
             )
         ]
         for role, model in (("base", base), ("tuned", tuned))
@@ -125,7 +134,7 @@ def needle_grid(model: VideoLMM, num_frames: int, per_cell: int) -> list[list[fl
     """Share of right answers about one event, its colour or what follows it, by depth (rows) and events (columns)."""
     grid = np.zeros((len(NEEDLE_DEPTHS), len(NEEDLE_EVENTS)))
     rng = np.random.default_rng([7, 3])
-    with tempfile.TemporaryDirectory() as scratch, Prober(60) as prober:
+    with tempfile.TemporaryDirectory() as scratch, Prober(60, Path(scratch)) as prober:
         for column, num_events in enumerate(NEEDLE_EVENTS):
             for _ in range(per_cell):
                 path = Path(scratch) / "needle.mp4"
@@ -133,7 +142,7 @@ def needle_grid(model: VideoLMM, num_frames: int, per_cell: int) -> list[list[fl
                 write_video(path, events, phase=float(rng.uniform(0, 6.28)))
                 video = prober.probe(path.parent, path)
                 assert isinstance(video, Video)
-                frames = decode(path, dense(video, num_frames))
+                frames = decode(path, dense(video, num_frames), prober.index_dir)
                 captions = [event.caption for event in events]
                 for row, depth in enumerate(NEEDLE_DEPTHS):
                     at = round(depth * (num_events - 2))

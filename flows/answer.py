@@ -5,13 +5,14 @@ from pathlib import Path
 
 from prefect import task
 
-from flows.stage import ANSWERS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
+from flows.stage import ANSWERS, CATALOG, INDEXES, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
 from tpo.curation.answers import answer_video
 from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
 from tpo.params import AnswerParams, ModelParams, load_params
 from tpo.records import Answer, Query, Rejection, Video
 from tpo.store import digest, read_records
+from tpo.video.decode import VideoFolder
 
 Job = tuple[Video, list[Query]]
 
@@ -26,7 +27,7 @@ def policy(params: ModelParams) -> VideoLMM:
 def answer_videos(jobs: list[Job], root: Path, model: ModelParams, params: AnswerParams, seed: int) -> Done:
     done: Done = []
     for video, queries in jobs:
-        answers, rejections = answer_video(policy(model), video, root, queries, params, seed)
+        answers, rejections = answer_video(policy(model), video, VideoFolder(root, INDEXES), queries, params, seed)
         done.append((video.id, [*answers, *rejections]))
     return done
 

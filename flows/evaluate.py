@@ -6,7 +6,7 @@ from typing import get_args
 
 from prefect import task
 
-from flows.stage import EVALUATION, REPORTS, TASK, TUNED, Done, Stage, of_kind, run, stage_flow
+from flows.stage import EVALUATION, INDEXES, REPORTS, TASK, TUNED, Done, Stage, of_kind, run, stage_flow
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
 from tpo.evaluation.scoring import Role
@@ -16,6 +16,7 @@ from tpo.params import Params, load_params
 from tpo.records import Item, Prediction
 from tpo.registry.tracking import flatten_metrics, log_stage
 from tpo.store import read_manifest, write_atomic
+from tpo.video.decode import VideoFolder
 from tpo.video.probe import Prober
 
 
@@ -35,14 +36,20 @@ def evaluate_videos(groups: list[list[Item]], params: Params) -> Done:
     """Both models on all items of each video, on the same frames."""
     done: Done = []
     root, settings = params.data.benchmarks, params.evaluate
-    with Prober(params.ingest.probe_timeout_s) as prober:
+    with Prober(params.ingest.probe_timeout_s, INDEXES) as prober:
         for items in groups:
             video = check_video(root, items, prober)
             predictions = [
                 prediction
                 for role in get_args(Role)
                 for prediction in evaluate_video(
-                    models()[role], role, root, items, video, settings.num_frames, settings.scoring
+                    models()[role],
+                    role,
+                    VideoFolder(root, INDEXES),
+                    items,
+                    video,
+                    settings.num_frames,
+                    settings.scoring,
                 )
             ]
             done.append((_name(items), [*predictions]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from flows.stage import CATALOG, TASK, Done, Stage, of_kind, run, stage_flow
+from flows.stage import CATALOG, INDEXES, TASK, Done, Stage, of_kind, run, stage_flow
 from tpo.errors import UserError
 from tpo.params import load_params
 from tpo.records import Rejection, Video
@@ -15,7 +15,7 @@ from tpo.video.probe import Prober, readable
 @task(name="probe files", **TASK)
 def probe_files(paths: list[Path], root: Path, timeout_s: float) -> Done:
     """Probe each file in a child process that is killed after `timeout_s`."""
-    with Prober(timeout_s) as prober:
+    with Prober(timeout_s, INDEXES) as prober:
         return [(readable(path), [prober.probe(root, path)]) for path in paths]
 
 

@@ -26,6 +26,7 @@ from tpo.records import Caption, PreferencePair, Query, Record, Rejection, conte
 from tpo.store import Clock, Journal, Manifest, count_reasons, digest, publish
 
 JOURNALS = Path(".tpo")
+INDEXES = JOURNALS / "frames"
 CATALOG = Path("data/catalog")
 CAPTIONS = Path("data/captions")
 QUERIES = Path("data/queries")
@@ -79,8 +80,8 @@ def run(stage: Flow[[], Any]) -> None:
 def _start_own_server() -> None:
     """Prefect's temporary server, as the flow itself would start it, but one that does not outlive this process.
 
-    Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process. A
-    server whose client died in the middle of a request may wait for it forever, so it gets five seconds to end by itself.
+    Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process. Some
+    servers whose client died in the middle of something wait for it forever: it gets five seconds to end by itself.
     """
     server = SubprocessASGIServer()
     server.start()
@@ -174,5 +175,5 @@ def by_video(records: Iterable[V]) -> dict[str, list[V]]:
 
 
 def _versions() -> dict[str, str]:
-    names = ("torch", "transformers", "trl", "peft", "decord2", "av", "great-expectations", "mlflow", "prefect", "dvc")
+    names = ("torch", "transformers", "trl", "peft", "av", "great-expectations", "mlflow", "prefect", "dvc")
     return {name: importlib.metadata.version(name) for name in names}

@@ -8,6 +8,7 @@ The pipeline itself is run by `dvc repro`.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -58,7 +59,7 @@ def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
 
     params = load_params()
     model = load_model(checkpoint, dtype=params.model.dtype, device=params.model.device)
-    with Prober(PROBE_TIMEOUT_S) as prober:
+    with TemporaryDirectory() as scratch, Prober(PROBE_TIMEOUT_S, Path(scratch)) as prober:
         frames, tokens = params.evaluate.num_frames, params.answer.max_new_tokens
         return answer_file(model, prober, str(video), question, frames, tokens)
 

@@ -10,6 +10,7 @@ from tpo.demo.world import plan_events, write_video
 from tpo.models import VideoLMM, load_model
 from tpo.params import load_params
 from tpo.records import Answer, Branch, Granularity, Query, QuestionType, Reason, Segment, Video, ViewKind
+from tpo.video.decode import VideoFolder
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
@@ -28,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def video(root: Path) -> Video:
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, root / ".frames") as prober:
         video = prober.probe(root, root / "walk.mp4")
     assert isinstance(video, Video)
     return video
@@ -91,7 +92,7 @@ def test_every_query_is_answered_twice_by_the_model_that_is_named(root: Path, vi
         a_query(video, (12.5, 31.0)),
         a_query(video, (0.0, 10.0), "What color is the ring?"),
     ]
-    answers, rejections = answer_video(model, video, root, queries, PARAMS, seed=0)
+    answers, rejections = answer_video(model, video, VideoFolder(root, root / ".frames"), queries, PARAMS, seed=0)
     assert rejections == []
     groups = pairs_of(answers)
     assert set(groups) == {query.id for query in queries}
@@ -106,9 +107,12 @@ def test_every_query_is_answered_twice_by_the_model_that_is_named(root: Path, vi
 
 def test_an_answer_does_not_depend_on_what_else_is_asked(root: Path, video: Video, model: VideoLMM) -> None:
     queries = [a_query(video, (0.0, 10.0)), a_query(video, None), a_query(video, None, "What comes last?")]
-    together, _ = answer_video(model, video, root, queries, PARAMS, seed=0)
+    together, _ = answer_video(model, video, VideoFolder(root, root / ".frames"), queries, PARAMS, seed=0)
     for query in queries:
-        assert answer_video(model, video, root, [query], PARAMS, seed=0)[0] == pairs_of(together)[query.id]
+        assert (
+            answer_video(model, video, VideoFolder(root, root / ".frames"), [query], PARAMS, seed=0)[0]
+            == pairs_of(together)[query.id]
+        )
 
 
 @pytest.mark.parametrize("damage", ["gone", "a web page", "cut short"])
@@ -119,7 +123,7 @@ def test_without_frames_every_query_of_the_video_is_set_aside(
     if damage != "gone":
         (tmp_path / video.path).write_bytes(b"<html>" * 99 if damage == "a web page" else sound[: len(sound) // 3])
     queries = [a_query(video, None), a_query(video, (0.0, 10.0))]
-    answers, rejections = answer_video(model, video, tmp_path, queries, PARAMS, seed=0)
+    answers, rejections = answer_video(model, video, VideoFolder(tmp_path, root / ".frames"), queries, PARAMS, seed=0)
     assert answers == []
     assert {rejection.item for rejection in rejections} == {query.id for query in queries}
     assert {(rejection.stage, rejection.reason) for rejection in rejections} == {("answer", Reason.DECODE_FAILED)}
@@ -128,7 +132,7 @@ def test_without_frames_every_query_of_the_video_is_set_aside(
 
 def test_a_segment_that_is_the_whole_video_is_set_aside_alone(root: Path, video: Video, model: VideoLMM) -> None:
     queries = [a_query(video, (0.0, video.duration_s)), a_query(video, (0.0, 10.0))]
-    answers, (rejection,) = answer_video(model, video, root, queries, PARAMS, seed=0)
+    answers, (rejection,) = answer_video(model, video, VideoFolder(root, root / ".frames"), queries, PARAMS, seed=0)
     assert set(pairs_of(answers)) == {queries[1].id}
     assert rejection.item == queries[0].id
     assert "nothing is left" in rejection.detail

@@ -26,14 +26,14 @@ def share_right(model: VideoLMM, folder: Path, num_events: tuple[int, int], fram
     """Share of questions about fresh H.264 files that the model answers word for word."""
     rng = np.random.default_rng([5, 9])
     asked, expected = [], []
-    with Prober(60) as prober:
+    with Prober(60, folder) as prober:
         for number in range(16):
             events = plan_events(rng, int(rng.integers(*num_events, endpoint=True)))
             path = folder / f"{number}.mp4"
             write_video(path, events, phase=float(rng.uniform(0, 6.28)))
             video = prober.probe(folder, path)
             assert isinstance(video, Video)
-            frames = decode(path, dense(video, max(4, round(len(events) * frames_per_event))))
+            frames = decode(path, dense(video, max(4, round(len(events) * frames_per_event))), folder)
             for question in sample_questions(rng, events):
                 asked.append((frames, question.question))
                 expected.append(question.answer)

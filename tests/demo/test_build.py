@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ingested(folder: Path) -> tuple[list[Video], list[Rejection]]:
-    with Prober(INGEST.probe_timeout_s) as prober:
+    with Prober(INGEST.probe_timeout_s, folder.with_name("frames")) as prober:
         found = [prober.probe(folder, path) for path in find_files(folder, INGEST)]
     videos, not_kept = keep([record for record in found if isinstance(record, Video)], INGEST)
     return videos, [record for record in found if isinstance(record, Rejection)] + not_kept

@@ -108,15 +108,15 @@ def test_gold_is_what_the_video_shows(items: list[Item], films: dict[int, list[E
 
 
 def test_videos_are_as_long_as_their_rows_say_and_show_their_first_event(
-    folder: Path, items: list[Item], films: dict[int, list[Event]]
+    folder: Path, items: list[Item], films: dict[int, list[Event]], tmp_path: Path
 ) -> None:
     item = next(item for item in items if item.video.endswith("synthetic-000.mp4"))
     root = folder / item.benchmark
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, tmp_path) as prober:
         video = prober.probe(root, root / item.video)
     assert video.duration_s == films[0][-1].end_s
     assert video.duration_s <= float(item.duration_group) <= 600
-    frames = decode(root / item.video, dense(video, 8))
+    frames = decode(root / item.video, dense(video, 8), tmp_path)
     assert frames.pixels.shape == (8, 64, 64, 3)
 
 

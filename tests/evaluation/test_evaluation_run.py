@@ -11,7 +11,7 @@ from tpo.evaluation.scoring import candidates, prompt
 from tpo.evaluation.statistics import compare, metrics
 from tpo.models import VideoLMM, load_model
 from tpo.records import Item, PredictionStatus, Reason, Rejection, Video
-from tpo.video.decode import decode
+from tpo.video.decode import VideoFolder
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
@@ -23,6 +23,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("benchmarks")
     write_benchmarks(root, 3, 3, 4, 5, seed=0)
     return root
+
+
+def frames_of(root: Path) -> Path:
+    return root / ".frames"
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +59,13 @@ def test_two_models_are_compared_from_files_to_metrics(
     root: Path, groups: list[list[Item]], models: dict[str, VideoLMM], scoring: str
 ) -> None:
     predictions: dict[str, list] = {"base": [], "tuned": []}
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, frames_of(root)) as prober:
         for group in groups:
             video = check_video(root, group, prober)
             for role, model in models.items():
-                predictions[role] += evaluate_video(model, role, root, group, video, NUM_FRAMES, scoring)
+                predictions[role] += evaluate_video(
+                    model, role, VideoFolder(root, frames_of(root)), group, video, NUM_FRAMES, scoring
+                )
     assert [p.item_id for p in predictions["base"]] == [item.id for group in groups for item in group]
     assert {p.status for p in predictions["tuned"]} == {PredictionStatus.OK}
     assert all(len(p.option_logprobs) == 4 and max(p.option_logprobs) < 0 for p in predictions["base"])
@@ -72,11 +78,12 @@ def test_two_models_are_compared_from_files_to_metrics(
 def test_a_question_scores_the_same_alone_as_with_the_others(
     root: Path, groups: list[list[Item]], models: dict[str, VideoLMM]
 ) -> None:
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, frames_of(root)) as prober:
         video = check_video(root, groups[0], prober)
     assert isinstance(video, Video)
-    together = evaluate_video(models["base"], "base", root, groups[0], video, NUM_FRAMES, "option_text")
-    frames = decode(root / groups[0][0].benchmark / groups[0][0].video, dense(video, NUM_FRAMES))
+    folder = VideoFolder(root, frames_of(root))
+    together = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "option_text")
+    frames = folder.frames(f"{groups[0][0].benchmark}/{groups[0][0].video}", dense(video, NUM_FRAMES))
     for item, prediction in zip(groups[0], together, strict=True):
         alone = models["base"].answer_logprobs(frames, [prompt(item, "option_text")], [candidates(item, "option_text")])
         np.testing.assert_allclose(prediction.option_logprobs, alone[0], rtol=1e-5)
@@ -89,14 +96,15 @@ def test_a_missing_video_is_told_from_a_broken_one_and_both_count_as_wrong(
     path = tmp_path / broken[0].benchmark / broken[0].video
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a video" * 100)
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, tmp_path) as prober:
         found = [check_video(tmp_path, group, prober) for group in (missing, broken)]
     assert isinstance(found[0], Rejection)
     assert found[0].reason is Reason.VIDEO_MISSING
     for group, video, status in zip(
         (missing, broken), found, (PredictionStatus.VIDEO_MISSING, PredictionStatus.VIDEO_BROKEN), strict=True
     ):
-        predictions = evaluate_video(models["base"], "base", tmp_path, group, video, NUM_FRAMES, "option_text")
+        folder = VideoFolder(tmp_path, tmp_path)
+        predictions = evaluate_video(models["base"], "base", folder, group, video, NUM_FRAMES, "option_text")
         assert [p.item_id for p in predictions] == [item.id for item in group]
         assert {(p.status, p.correct) for p in predictions} == {(status, False)}
         assert all(p.detail for p in predictions)
@@ -105,10 +113,11 @@ def test_a_missing_video_is_told_from_a_broken_one_and_both_count_as_wrong(
 def test_a_video_that_breaks_after_it_was_checked_is_broken(
     root: Path, groups: list[list[Item]], models: dict[str, VideoLMM], tmp_path: Path
 ) -> None:
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, frames_of(root)) as prober:
         video = check_video(root, groups[0], prober)
     path = tmp_path / groups[0][0].benchmark / groups[0][0].video
     path.parent.mkdir(parents=True)
     path.write_bytes((root / groups[0][0].benchmark / groups[0][0].video).read_bytes()[:2000])
-    predictions = evaluate_video(models["base"], "base", tmp_path, groups[0], video, NUM_FRAMES, "option_text")
+    folder = VideoFolder(tmp_path, frames_of(root))
+    predictions = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "option_text")
     assert {p.status for p in predictions} == {PredictionStatus.VIDEO_BROKEN}

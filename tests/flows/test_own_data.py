@@ -208,12 +208,12 @@ def test_every_question_is_answered_twice_and_everything_is_accounted_for(projec
     }  # fmt: skip
 
 
-def test_an_own_benchmark_in_an_official_layout_can_be_evaluated_on(project: Path) -> None:
+def test_an_own_benchmark_in_an_official_layout_can_be_evaluated_on(project: Path, tmp_path: Path) -> None:
     root = project / "data/benchmarks"
     items, rejections = load_benchmarks(root)
     assert (len(items), rejections) == (2, [])
     assert items[0].options == ("A rectangle.", "An ellipse.", "A dog.", "Nothing.")
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, tmp_path) as prober:
         assert all(isinstance(check_video(root, group, prober), Video) for group in group_by_video(items))
 
 

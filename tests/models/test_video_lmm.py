@@ -32,7 +32,7 @@ def frames(seed: int = 0, count: int = 5) -> Frames:
     shapes = rng.choice(["star", "moon", "ring", "heart"], count)
     colors = rng.choice(["red", "blue", "green", "white"], count)
     pixels = [render_frame(Event(0, 9, c, s), 0.5, seed) for c, s in zip(colors, shapes, strict=True)]
-    return Frames(np.stack(pixels), np.arange(count) / 2, "decord", "3")
+    return Frames(np.stack(pixels), np.arange(count) / 2, "pyav", "18")
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_one_frame_is_a_video_too(model: VideoLMM) -> None:
 def test_what_is_shown_and_in_which_order_changes_every_score(model: VideoLMM) -> None:
     shown = frames()
     ((seen,),) = model.answer_logprobs(shown, QUESTIONS[:1], [["red"]])
-    black = Frames(np.zeros_like(shown.pixels), shown.timestamps_s, "decord", "3")
-    backwards = Frames(shown.pixels[::-1], shown.timestamps_s, "decord", "3")
-    one_changed = Frames(shown.pixels.copy(), shown.timestamps_s, "decord", "3")
+    black = Frames(np.zeros_like(shown.pixels), shown.timestamps_s, "pyav", "18")
+    backwards = Frames(shown.pixels[::-1], shown.timestamps_s, "pyav", "18")
+    one_changed = Frames(shown.pixels.copy(), shown.timestamps_s, "pyav", "18")
     one_changed.pixels[2] = 255
     for other in (black, backwards, one_changed):
         ((score,),) = model.answer_logprobs(other, QUESTIONS[:1], [["red"]])

@@ -9,6 +9,7 @@ import pytest
 from tpo.demo.world import plan_events, write_video
 from tpo.params import ModelParams, TrainParams
 from tpo.records import Granularity, PreferencePair, QuestionType, Video
+from tpo.video.decode import VideoFolder
 from tpo.video.probe import Prober
 from tpo.video.sample import dense, sparse
 
@@ -26,7 +27,7 @@ ANSWERS = [
 class World:
     """Everything that training takes."""
 
-    root: Path
+    folder: VideoFolder
     videos: dict[str, Video]
     pairs: list[PreferencePair]
     base: ModelParams
@@ -37,7 +38,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> World:
     root = tmp_path_factory.mktemp("videos")
     videos = []
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, root / ".frames") as prober:
         for number in range(2):
             write_video(root / f"{number}.mp4", plan_events(np.random.default_rng(number), 3), float(number))
             video = prober.probe(root, root / f"{number}.mp4")
@@ -55,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Wo
         }  # fmt: skip
         pairs.append(PreferencePair.model_validate(fields))
     return World(
-        root=root,
+        folder=VideoFolder(root, root / ".frames"),
         videos={video.id: video for video in videos},
         pairs=pairs,
         base=ModelParams(base=str(tiny_checkpoint), revision=None, dtype="float32", device="cpu"),

@@ -6,7 +6,7 @@ import torch
 from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
 from tpo.training.collator import VideoPairCollator, tokenize_pairs
-from tpo.video.decode import decode
+from tpo.video.decode import VideoFolder
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_a_pair_becomes_its_number_and_three_lists_of_token_ids(world, model: Vi
 
 def test_a_batch_is_all_chosen_rows_then_all_rejected_rows(world, model: VideoLMM) -> None:
     rows = tokenize_pairs(world.pairs, model)
-    batch = VideoPairCollator(world.pairs, world.videos, world.root, model)([rows[1], rows[2]])
+    batch = VideoPairCollator(world.pairs, world.videos, world.folder, model)([rows[1], rows[2]])
     ids = {word: model.tokenizer.convert_tokens_to_ids(word) for word in model.tokenizer.get_vocab()}
     end, pad = ids["<|im_end|>"], ids["<|endoftext|>"]
     prompt = model.prompt_ids(world.pairs[1].question, 6)
@@ -48,10 +48,12 @@ def test_a_batch_is_all_chosen_rows_then_all_rejected_rows(world, model: VideoLM
 
 def test_both_answers_of_a_pair_come_with_the_frames_of_its_full_view(world, model: VideoLMM) -> None:
     rows = tokenize_pairs(world.pairs, model)
-    pixels = VideoPairCollator(world.pairs, world.videos, world.root, model)([rows[1], rows[2]])["pixel_values_videos"]
+    pixels = VideoPairCollator(world.pairs, world.videos, world.folder, model)([rows[1], rows[2]])[
+        "pixel_values_videos"
+    ]
     assert pixels.shape == (4, 6, 3, 32, 32)
     for row, pair in enumerate([world.pairs[1], world.pairs[2]]):
-        frames = decode(world.root / world.videos[pair.video_id].path, pair.view)
+        frames = world.folder.frames(world.videos[pair.video_id].path, pair.view)
         assert torch.equal(pixels[row], model.pixel_values(frames))
         assert torch.equal(pixels[row], pixels[row + 2])
     assert not torch.equal(pixels[0], pixels[1])
@@ -59,13 +61,13 @@ def test_both_answers_of_a_pair_come_with_the_frames_of_its_full_view(world, mod
 
 def test_a_batch_is_what_the_model_takes(world, model: VideoLMM) -> None:
     rows = tokenize_pairs(world.pairs, model)
-    batch = VideoPairCollator(world.pairs, world.videos, world.root, model)([rows[0], rows[1]])
+    batch = VideoPairCollator(world.pairs, world.videos, world.folder, model)([rows[0], rows[1]])
     completion = batch.pop("completion_mask")
     with torch.no_grad():
         logprobs = model.model(**batch).logits[:, :-1].log_softmax(-1)
     logprobs = logprobs.gather(-1, batch["input_ids"][:, 1:, None])[..., 0] * completion[:, 1:]
     for row, (pair, side) in enumerate((pair, side) for side in ("chosen", "rejected") for pair in world.pairs[:2]):
-        frames = decode(world.root / world.videos[pair.video_id].path, pair.view)
+        frames = world.folder.frames(world.videos[pair.video_id].path, pair.view)
         ((score,),) = model.answer_logprobs(frames, [pair.question], [[getattr(pair, side)]])
         assert float(logprobs[row].sum()) == pytest.approx(score, abs=1e-4)
 
@@ -86,8 +88,8 @@ def test_a_video_that_broke_since_it_was_ingested_is_named_with_its_pair(
     world, model: VideoLMM, tmp_path: Path
 ) -> None:
     for video in world.videos.values():
-        (tmp_path / video.path).write_bytes((world.root / video.path).read_bytes()[:1500])
-    collator = VideoPairCollator(world.pairs, world.videos, tmp_path, model)
+        (tmp_path / video.path).write_bytes((world.folder.root / video.path).read_bytes()[:1500])
+    collator = VideoPairCollator(world.pairs, world.videos, VideoFolder(tmp_path, tmp_path), model)
     rows = tokenize_pairs(world.pairs, model)
     with pytest.raises(UserError, match=r"The video of pair pair1 can no longer be decoded: 1\.mp4: .*`dvc repro`"):
         collator([rows[1]])

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,8 @@ from tpo.params import LoraParams, TrainParams
 from tpo.records import PreferencePair
 from tpo.training.collator import VideoPairCollator, tokenize_pairs
 from tpo.training.trainer import VideoDPOTrainer, dpo_config, history_csv, save_tuned, train_on_pairs
-from tpo.video.decode import decode
+from tpo.video.decode import VideoFolder
+from tpo.video.frame_index import file_sha256
 
 LORA = LoraParams(r=4, alpha=8)
 
@@ -45,7 +45,7 @@ def shaken(world, scale: float) -> VideoLMM:
 
 
 def scores(world, model: VideoLMM, pair: PreferencePair) -> tuple[float, float]:
-    frames = decode(world.root / world.videos[pair.video_id].path, pair.view)
+    frames = world.folder.frames(world.videos[pair.video_id].path, pair.view)
     ((chosen, rejected),) = model.answer_logprobs(frames, [pair.question], [[pair.chosen, pair.rejected]])
     return chosen, rejected
 
@@ -79,7 +79,7 @@ def test_the_loss_of_a_pair_is_dpo_plus_alpha_sft(world, tmp_path: Path, noise: 
     rows = tokenize_pairs(world.pairs, policy)
     trainer = VideoDPOTrainer(
         model=policy.model, ref_model=load(world).model, args=dpo_config(params, tmp_path, "cpu"), train_dataset=rows,
-        data_collator=VideoPairCollator(world.pairs, world.videos, world.root, policy),
+        data_collator=VideoPairCollator(world.pairs, world.videos, world.folder, policy),
         processing_class=policy.tokenizer,
     )  # fmt: skip
     for number in (0, 1, 2):
@@ -99,14 +99,14 @@ def test_the_loss_of_a_pair_is_dpo_plus_alpha_sft(world, tmp_path: Path, noise: 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_the_first_logged_loss_of_a_real_run_is_the_mean_over_its_pairs(world, tmp_path: Path, lora) -> None:
     params = changed(world.params, pairs_per_step=6, lora=lora and lora.model_dump())
-    _, history = train_on_pairs(world.pairs, world.videos, world.root, world.base, params, tmp_path)
+    _, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
     base = load(world)
     by_hand = np.mean([loss_by_hand(world, base, base, pair, params) for pair in world.pairs])
     assert steps_of(history)[0]["loss"] == pytest.approx(by_hand, abs=1e-3)
 
 
 def test_only_projector_and_decoder_learn(world, tmp_path: Path) -> None:
-    tuned, history = train_on_pairs(world.pairs, world.videos, world.root, world.base, world.params, tmp_path)
+    tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
     assert [entry["step"] for entry in steps_of(history)] == [1, 2, 3, 4, 5, 6]
     before, after = load(world).model.state_dict(), tuned.model.state_dict()
     moved = {name for name, weights in after.items() if not torch.equal(weights, before[name])}
@@ -118,7 +118,7 @@ def test_only_projector_and_decoder_learn(world, tmp_path: Path) -> None:
 
 def test_lora_learns_on_decoder_linears_alone_and_is_saved_as_an_adapter(world, tmp_path: Path) -> None:
     params = changed(world.params, lora=LORA.model_dump())
-    tuned, _ = train_on_pairs(world.pairs, world.videos, world.root, world.base, params, tmp_path / "work")
+    tuned, _ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / "work")
     save_tuned(tuned, tmp_path / "tuned")
     adapter = load_file(tmp_path / "tuned" / "adapter_model.safetensors")
     assert len(adapter) == 4 * 7 * 2  # layers, linears in each, A and B
@@ -144,7 +144,7 @@ def test_training_moves_the_margin_towards_the_chosen_answer_whichever_it_is(wor
     before = margin(world, load(world), pair)
     for name, direction in (("as is", 1), ("swapped", -1)):
         tuned, history = train_on_pairs(
-            [pair if direction == 1 else swapped], world.videos, world.root, world.base, params, tmp_path / name
+            [pair if direction == 1 else swapped], world.videos, world.folder, world.base, params, tmp_path / name
         )
         assert direction * (margin(world, tuned, pair) - before) > 0.5
         assert steps_of(history)[-1]["rewards/margins"] > steps_of(history)[0]["rewards/margins"]
@@ -155,7 +155,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_another_order(wor
     runs = {}
     for name, seed in (("a", 0), ("again", 0), ("other", 1)):
         params = changed(world.params, seed=seed)
-        tuned, history = train_on_pairs(world.pairs, world.videos, world.root, world.base, params, tmp_path / name)
+        tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / name)
         runs[name] = (tuned.model.state_dict(), [entry["loss"] for entry in steps_of(history)])
     assert runs["a"][1] == runs["again"][1]
     assert all(torch.equal(runs["a"][0][name], weights) for name, weights in runs["again"][0].items())
@@ -176,14 +176,15 @@ def start_in_child(world, params: TrainParams, work_dir: Path, folder: Path) -> 
     program = (
         "import json, sys; from pathlib import Path\n"
         "from tpo.params import ModelParams, TrainParams; from tpo.records import PreferencePair, Video\n"
-        "from tpo.training.trainer import train_on_pairs\n"
+        "from tpo.training.trainer import train_on_pairs; from tpo.video.decode import VideoFolder\n"
         "world, root, work = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), Path(sys.argv[3])\n"
         "videos = [Video.model_validate(v) for v in world['videos']]\n"
-        "train_on_pairs([PreferencePair.model_validate(p) for p in world['pairs']], {v.id: v for v in videos}, root,\n"
+        "train_on_pairs([PreferencePair.model_validate(p) for p in world['pairs']], {v.id: v for v in videos},\n"
+        "    VideoFolder(root, root / '.frames'),"
         "    ModelParams.model_validate(world['base']), TrainParams.model_validate(world['params']), work)\n"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(folder / "world.json"), str(world.root), str(work_dir)],
+        [sys.executable, "-c", program, str(folder / "world.json"), str(world.folder.root), str(work_dir)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -208,10 +209,10 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_end(world, tmp_pat
     assert 5 <= reached < 60
     killed_at = {path: path.stat().st_mtime_ns for path in work.glob(f"checkpoint-{reached}/*")}
     assert killed_at
-    tuned, history = train_on_pairs(world.pairs, world.videos, world.root, world.base, params, work)
+    tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, work)
     assert [entry["step"] for entry in steps_of(history)] == list(range(1, 61))
     whole, whole_history = train_on_pairs(
-        world.pairs, world.videos, world.root, world.base, params, tmp_path / "uninterrupted"
+        world.pairs, world.videos, world.folder, world.base, params, tmp_path / "uninterrupted"
     )
     losses, whole_losses = ([entry["loss"] for entry in steps_of(h)] for h in (history, whole_history))
     assert losses == pytest.approx(whole_losses, abs=1e-3)
@@ -225,19 +226,22 @@ def test_a_run_that_an_error_stopped_goes_on_with_the_weights_it_had(world, tmp_
     # A video for each pair, so that a missing one stops the run when its pair's turn comes.
     videos, pairs = {}, []
     for number, pair in enumerate(world.pairs):
-        video = world.videos[pair.video_id].model_copy(update={"id": f"{number:064x}", "path": f"v{number}.mp4"})
-        shutil.copy(world.root / world.videos[pair.video_id].path, tmp_path / video.path)
+        path = tmp_path / f"v{number}.mp4"
+        content = (world.folder.root / world.videos[pair.video_id].path).read_bytes()
+        path.write_bytes(content + b"\0\0\0\x09free" + bytes([number]))  # the same video, other bytes
+        video = world.videos[pair.video_id].model_copy(update={"id": file_sha256(path), "path": path.name})
         videos[video.id] = video
         view = pair.view.model_copy(update={"video_id": video.id})
         pairs.append(pair.model_copy(update={"video_id": video.id, "view": view}))
-    whole, whole_history = train_on_pairs(pairs, videos, tmp_path, world.base, params, tmp_path / "whole")
+    folder = VideoFolder(tmp_path, tmp_path / ".frames")
+    whole, whole_history = train_on_pairs(pairs, videos, folder, world.base, params, tmp_path / "whole")
     (tmp_path / "v1.mp4").rename(tmp_path / "away.mp4")
     with pytest.raises(UserError, match="The video of pair pair1 can no longer be decoded"):
-        train_on_pairs(pairs, videos, tmp_path, world.base, params, tmp_path / "work")
+        train_on_pairs(pairs, videos, folder, world.base, params, tmp_path / "work")
     (reached,) = [int(folder.name.split("-")[1]) for folder in (tmp_path / "work").glob("checkpoint-*")]
     assert 1 < reached < 6
     (tmp_path / "away.mp4").rename(tmp_path / "v1.mp4")
-    tuned, history = train_on_pairs(pairs, videos, tmp_path, world.base, params, tmp_path / "work")
+    tuned, history = train_on_pairs(pairs, videos, folder, world.base, params, tmp_path / "work")
     losses, whole_losses = ([entry["loss"] for entry in steps_of(h)] for h in (history, whole_history))
     assert losses == pytest.approx(whole_losses, abs=1e-4)
     expected = whole.model.state_dict()
@@ -246,13 +250,13 @@ def test_a_run_that_an_error_stopped_goes_on_with_the_weights_it_had(world, tmp_
 
 
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(world, tmp_path: Path) -> None:
-    train_on_pairs(world.pairs, world.videos, world.root, world.base, world.params, tmp_path)
+    train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
     assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
     half = tmp_path / "checkpoint-9"
     half.mkdir()
     (half / "model.safetensors").write_bytes((tmp_path / "checkpoint-6" / "model.safetensors").read_bytes()[:5000])
     twice = changed(world.params, num_epochs=2)
-    _, history = train_on_pairs(world.pairs, world.videos, world.root, world.base, twice, tmp_path)
+    _, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, twice, tmp_path)
     assert [entry["step"] for entry in steps_of(history)] == list(range(1, 13))
     assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-12"]
 

@@ -64,7 +64,7 @@ def test_a_real_copy_under_another_name_is_a_duplicate(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", events, phase=0.0)
     write_video(tmp_path / "other.mp4", events, phase=1.0)
     (tmp_path / "z.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, tmp_path / "frames") as prober:
         found = [prober.probe(tmp_path, path) for path in find_files(tmp_path, PARAMS)]
     kept, rejections = keep([v for v in found if isinstance(v, Video)], PARAMS)
     assert [v.path for v in kept] == ["a.mp4", "other.mp4"]

@@ -8,6 +8,7 @@ from numbered_video import every, number_on, write_numbered
 
 from tpo.records import Segment, Video, View, ViewKind
 from tpo.video.decode import decode
+from tpo.video.frame_index import file_sha256
 from tpo.video.probe import Prober
 from tpo.video.sample import dense, segment, sparse, without_segment
 
@@ -52,14 +53,14 @@ def test_a_dense_view_goes_from_the_first_to_the_last_frame_in_equal_steps() -> 
 
 def test_a_dense_view_really_shows_the_first_and_the_last_frame(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    with Prober(timeout_s=60) as prober:
+    with Prober(60, tmp_path) as prober:
         for fps in (10, 25, 30):
             count = int(rng.integers(50, 200))
             write_numbered(tmp_path / f"{fps}.mkv", [n / fps for n in range(count)], rate=fps)
             clip = prober.probe(tmp_path, tmp_path / f"{fps}.mkv")
             assert isinstance(clip, Video)
             for num_frames in (2, 3, 16):
-                shown = decode(tmp_path / f"{fps}.mkv", dense(clip, num_frames))
+                shown = decode(tmp_path / f"{fps}.mkv", dense(clip, num_frames), tmp_path)
                 numbers = [number_on(pixels) for pixels in shown.pixels]
                 assert (numbers[0], numbers[-1]) == (0, count - 1)
                 assert np.abs(np.linspace(0, count - 1, num_frames) - numbers).max() <= 1
@@ -111,8 +112,9 @@ def test_a_segment_at_either_end_leaves_the_other_end() -> None:
 def test_no_frame_of_the_segment_is_seen_without_it(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", every(0.1, 200))
     cut = part(5, 15)
-    inside = decode(tmp_path / "a.mp4", segment(video(200, 10), cut, 32))
-    outside = decode(tmp_path / "a.mp4", without_segment(video(200, 10), cut, 32))
+    clip = video(200, 10).model_copy(update={"id": file_sha256(tmp_path / "a.mp4")})
+    inside = decode(tmp_path / "a.mp4", segment(clip, cut, 32), tmp_path)
+    outside = decode(tmp_path / "a.mp4", without_segment(clip, cut, 32), tmp_path)
     assert all(50 <= number_on(pixels) < 150 for pixels in inside.pixels)
     assert not any(50 <= number_on(pixels) < 150 for pixels in outside.pixels)
 
@@ -126,7 +128,8 @@ def test_a_segment_that_is_the_whole_video_cannot_be_left_out(cut: tuple[float, 
 
 def test_more_frames_than_there_are_repeat_some_and_miss_none(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", every(0.5, 6))
-    shown = decode(tmp_path / "a.mp4", dense(video(6, 2), 16))
+    clip = video(6, 2).model_copy(update={"id": file_sha256(tmp_path / "a.mp4")})
+    shown = decode(tmp_path / "a.mp4", dense(clip, 16), tmp_path)
     numbers = [number_on(pixels) for pixels in shown.pixels]
     assert len(numbers) == 16
     assert numbers == sorted(numbers)

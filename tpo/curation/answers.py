@@ -10,12 +10,11 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from tpo.models import VideoLMM
 from tpo.params import AnswerParams
 from tpo.records import Answer, Branch, Query, Reason, Rejection, Video, View, content_id
-from tpo.video.decode import DecodeError, Frames, decode
+from tpo.video.decode import DecodeError, Frames, VideoFolder
 from tpo.video.sample import dense, segment, sparse, without_segment
 
 STAGE = "answer"
@@ -33,7 +32,7 @@ def views_of(query: Query, video: Video, params: AnswerParams, seed: int) -> dic
 
 
 def answer_video(
-    model: VideoLMM, video: Video, root: Path, queries: Sequence[Query], params: AnswerParams, seed: int
+    model: VideoLMM, video: Video, folder: VideoFolder, queries: Sequence[Query], params: AnswerParams, seed: int
 ) -> tuple[list[Answer], list[Rejection]]:
     """Both answers to each query, greedy. A query whose frames cannot be had is a `Rejection`."""
     # Queries that share their views come one after the other; only one batch's frames are held, since those of a
@@ -43,14 +42,14 @@ def answer_video(
     answers: list[Answer] = []
     rejections: list[Rejection] = []
     for first in range(0, len(ordered), per_batch):
-        done, failed = _answer_batch(model, video, root, ordered[first : first + per_batch], params, seed)
+        done, failed = _answer_batch(model, video, folder, ordered[first : first + per_batch], params, seed)
         answers += done
         rejections += failed
     return answers, rejections
 
 
 def _answer_batch(
-    model: VideoLMM, video: Video, root: Path, queries: Sequence[Query], params: AnswerParams, seed: int
+    model: VideoLMM, video: Video, folder: VideoFolder, queries: Sequence[Query], params: AnswerParams, seed: int
 ) -> tuple[list[Answer], list[Rejection]]:
     frames: dict[View, Frames] = {}
     shown: list[tuple[Query, Branch, View]] = []
@@ -60,7 +59,7 @@ def _answer_batch(
             views = views_of(query, video, params, seed)
             for view in views.values():
                 if view not in frames:
-                    frames[view] = decode(root / video.path, view)
+                    frames[view] = folder.frames(video.path, view)
         except (DecodeError, ValueError) as error:
             rejections.append(Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=str(error)))
             continue

@@ -31,6 +31,9 @@ from tpo.demo.lessons import HABIT, LONG_EVENTS, SKILL, Course, Lesson, sample_l
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import COLORS, FPS, SHAPES, plan_events, write_video
 from tpo.models.frames import FrameSpec, prepare_frames
+from tpo.records import View, ViewKind
+from tpo.video.decode import decode
+from tpo.video.frame_index import file_sha256
 
 COLOR_NAMES, SHAPE_NAMES = list(COLORS), list(SHAPES)
 
@@ -47,17 +50,17 @@ class FrameBank:
 
 def make_frame_bank(spec: FrameSpec, rng: np.random.Generator, num_videos: int) -> FrameBank:
     """Write videos, decode them again, and keep every second frame with its truth."""
-    import decord
-
     pixels, labels = [], []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(num_videos):
             events = plan_events(rng, 14)
             path = Path(folder) / "clip.mp4"
             write_video(path, events, phase=float(rng.uniform(0, 6.28)))
-            reader = decord.VideoReader(str(path))
-            ticks = list(range(int(rng.integers(2)), len(reader), 2))
-            pixels.append(prepare_frames(reader.get_batch(ticks).asnumpy(), spec))
+            ticks = range(int(rng.integers(2)), round(events[-1].end_s * FPS), 2)
+            view = View(
+                video_id=file_sha256(path), kind=ViewKind.DENSE, timestamps_s=tuple(tick / FPS for tick in ticks)
+            )
+            pixels.append(prepare_frames(decode(path, view, Path(folder)).pixels, spec))
             starts = np.array([event.start_s for event in events])
             for tick in ticks:
                 event = events[int(np.searchsorted(starts, tick / FPS, side="right")) - 1]

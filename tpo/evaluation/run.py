@@ -2,7 +2,8 @@
 
 groups = group_by_video(items)
 video = check_video(root, groups[0], prober)
-predictions = evaluate_video(model, "base", root, groups[0], video, num_frames=32, scoring="option_letter")
+folder = VideoFolder(root, prober.index_dir)
+predictions = evaluate_video(model, "base", folder, groups[0], video, num_frames=32, scoring="option_letter")
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from tpo.evaluation.benchmarks.rows import STAGE
 from tpo.evaluation.scoring import Role, Scoring, candidates, predict, predict_failure, prompt
 from tpo.models import VideoLMM
 from tpo.records import Item, Prediction, PredictionStatus, Reason, Rejection, Video
-from tpo.video.decode import DecodeError, decode
+from tpo.video.decode import DecodeError, VideoFolder
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
@@ -38,7 +39,7 @@ def check_video(root: Path, items: Sequence[Item], prober: Prober) -> Video | Re
 def evaluate_video(
     model: VideoLMM,
     role: Role,
-    root: Path,
+    folder: VideoFolder,
     items: Sequence[Item],
     video: Video | Rejection,
     num_frames: int,
@@ -53,7 +54,7 @@ def evaluate_video(
         status = PredictionStatus.VIDEO_MISSING if missing else PredictionStatus.VIDEO_BROKEN
         return [predict_failure(item, role, status, f"{video.reason}: {video.detail}") for item in items]
     try:
-        frames = decode(root / items[0].benchmark / items[0].video, dense(video, num_frames))
+        frames = folder.frames(f"{items[0].benchmark}/{items[0].video}", dense(video, num_frames))
     except DecodeError as error:
         return [predict_failure(item, role, PredictionStatus.VIDEO_BROKEN, str(error)) for item in items]
     scores = model.answer_logprobs(

@@ -27,7 +27,7 @@ def answer_file(
     if isinstance(probed, Rejection):
         raise UserError(f"{video!r} cannot be used ({probed.reason.value}): {probed.detail}. Give another video.")
     try:
-        frames = decode(path, dense(probed, num_frames))
+        frames = decode(path, dense(probed, num_frames), prober.index_dir)
     except DecodeError as error:
         raise UserError(f"{video!r} could not be decoded: {error}. Give another video.") from error
     return model.answer(frames, question, max_new_tokens)

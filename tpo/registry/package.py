@@ -25,7 +25,7 @@ from tpo.store import digest
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 # What `tpo.models` and `tpo.video` import; pinned to the versions the model was measured with.
-_REQUIREMENTS = ("av", "decord2", "mlflow", "numpy", "peft", "pydantic", "safetensors", "torch", "transformers")
+_REQUIREMENTS = ("av", "mlflow", "numpy", "peft", "pydantic", "safetensors", "torch", "transformers")
 _NEEDED_TO_SERVE = ("num_frames", "max_new_tokens", "dtype")
 _PACKAGE = Path(__file__).parents[1]
 

@@ -7,6 +7,7 @@ Runs on its own: `tpo` travels with the model, next to this file. `tpo.registry.
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -38,7 +39,7 @@ class VideoAnswerer(PythonModel):
             UserError: a row lacks a key, or its video is missing or unusable; names the row.
         """
         answers = []
-        with Prober(PROBE_TIMEOUT_S) as prober:
+        with tempfile.TemporaryDirectory() as scratch, Prober(PROBE_TIMEOUT_S, Path(scratch)) as prober:
             for number, row in enumerate(model_input):
                 try:
                     answers.append(self._answer(prober, row))

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from datasets import Dataset
 from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.records import PreferencePair, Video, View
-from tpo.video.decode import DecodeError, decode
+from tpo.video.decode import DecodeError, VideoFolder
 
 _KEPT_VIDEOS = 256
 
@@ -41,15 +40,17 @@ class VideoPairCollator:
     Frames are decoded when first needed and kept for the last few videos, since the pairs of a video share their view.
     """
 
-    def __init__(self, pairs: Sequence[PreferencePair], videos: Mapping[str, Video], root: Path, model: VideoLMM):
-        self._pairs, self._videos, self._root, self._model = pairs, videos, root, model
+    def __init__(
+        self, pairs: Sequence[PreferencePair], videos: Mapping[str, Video], folder: VideoFolder, model: VideoLMM
+    ):
+        self._pairs, self._videos, self._folder, self._model = pairs, videos, folder, model
         self._kept: OrderedDict[View, torch.Tensor] = OrderedDict()
 
     def _pixels(self, pair: PreferencePair) -> torch.Tensor:
         if pair.view not in self._kept:
             video = self._videos[pair.video_id]
             try:
-                frames = decode(self._root / video.path, pair.view)
+                frames = self._folder.frames(video.path, pair.view)
             except DecodeError as error:
                 raise UserError(
                     f"The video of pair {pair.id} can no longer be decoded: {error}. Did {video.path} change since "

@@ -19,6 +19,7 @@ from tpo.params import ModelParams, TrainParams
 from tpo.progress import progress
 from tpo.records import PreferencePair, Video
 from tpo.training.collator import VideoPairCollator, tokenize_pairs
+from tpo.video.decode import VideoFolder
 
 
 class VideoDPOTrainer(DPOTrainer):
@@ -85,7 +86,7 @@ def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
 def train_on_pairs(
     pairs: Sequence[PreferencePair],
     videos: Mapping[str, Video],
-    root: Path,
+    folder: VideoFolder,
     base: ModelParams,
     params: TrainParams,
     work_dir: Path,
@@ -116,7 +117,7 @@ def train_on_pairs(
         model=policy.model,
         ref_model=reference,
         args=dpo_config(params, work_dir, device),
-        data_collator=VideoPairCollator(pairs, videos, root, policy),
+        data_collator=VideoPairCollator(pairs, videos, folder, policy),
         train_dataset=tokenize_pairs(pairs, policy),
         processing_class=policy.tokenizer,
         peft_config=peft_config,

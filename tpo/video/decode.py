@@ -1,16 +1,14 @@
 """Frames by timestamp. The one place that turns a `View` into pixels."""
 
-import importlib.metadata
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import av
 import numpy as np
 
 from tpo.records import View
-
-_CHUNK_FRAMES = 64
+from tpo.video.frame_index import DamagedError, FrameIndex, load_index
 
 
 class DecodeError(Exception):
@@ -27,15 +25,16 @@ class Frames:
     decoder_version: str
 
 
-def frame_starts_s(reader: Any) -> np.ndarray:
-    """When each frame of a `decord.VideoReader` is first on display, in seconds from the file's zero, float64 [n].
+@dataclass(frozen=True)
+class VideoFolder:
+    """Videos below `root`. What was measured about them, by content, lies in `index_dir`."""
 
-    A file that was cut without encoding it again begins with frames that are never shown (before its edit list starts,
-    or without what they refer to). decord lists them, with negative times, and does not return them; so its n-th frame
-    is the n-th of the others.
-    """
-    starts_s: np.ndarray = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-    return starts_s[starts_s >= 0]
+    root: Path
+    index_dir: Path
+
+    def frames(self, path: str, view: View) -> Frames:
+        """The frames of a video, named relative to `root`; see `decode`."""
+        return decode(self.root / path, view, self.index_dir)
 
 
 def last_words(error: Exception, path: str) -> str:
@@ -44,35 +43,54 @@ def last_words(error: Exception, path: str) -> str:
     return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ", "", line)
 
 
-def decode(path: Path, view: View) -> Frames:
-    """Read the frames on display at the view's timestamps, in the view's order.
+def decode(path: Path, view: View, index_dir: Path) -> Frames:
+    """Read the frames on display at the view's timestamps, in the view's order, upright.
 
-    The file is read in order from the start: sparse reads by decord give wrong frames, without an error, on files with
-    open groups of pictures (dmlc/decord#365), in-order reads never do. Timestamps count from the first frame.
+    Every frame is what an in-order decode of the whole file shows at that moment: decoding begins at keyframes that
+    were proved to give the same pictures (`tpo.video.frame_index`), and a frame is taken only if its timestamp is the
+    one asked for. Timestamps count from the first frame.
+
+    Args:
+        index_dir: where the index of the video was put when it was probed.
 
     Raises:
-        DecodeError: the file cannot be opened or decoded.
+        DecodeError: the file cannot be opened or decoded, or is not the one that was measured.
     """
-    import decord
-
     try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        starts_s = frame_starts_s(reader)
-        starts_s = starts_s - starts_s[0]
-        # A millisecond of tolerance: 3.3335 is written down as 3.333, and decord's times are float32.
-        wanted = np.searchsorted(starts_s, np.asarray(view.timestamps_s) + 1e-3, side="right") - 1
-        wanted = np.clip(wanted, 0, len(starts_s) - 1)
-        needed = set(wanted.tolist())
-        kept: dict[int, np.ndarray] = {}
-        for first in range(0, int(wanted.max()) + 1, _CHUNK_FRAMES):
-            chunk = range(first, min(first + _CHUNK_FRAMES, len(starts_s)))
-            pixels = reader.get_batch(list(chunk)).asnumpy()
-            kept |= {index: pixels[index - first] for index in needed.intersection(chunk)}
-    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        index = load_index(index_dir, path, view.video_id)
+        wanted = index.on_display(np.asarray(view.timestamps_s))
+        kept = _read(path, index, sorted(set(wanted.tolist())))
+    except (av.error.FFmpegError, DamagedError, OSError, ValueError) as error:
         raise DecodeError(f"{path.name}: {last_words(error, str(path))}") from error
     return Frames(
-        pixels=np.stack([kept[index] for index in wanted.tolist()]),
-        timestamps_s=starts_s[wanted],
-        decoder="decord",
-        decoder_version=importlib.metadata.version("decord2"),
+        pixels=np.stack([kept[position] for position in wanted.tolist()]),
+        timestamps_s=index.timestamps_s[wanted],
+        decoder="pyav",
+        decoder_version=av.__version__,
     )
+
+
+def _read(path: Path, index: FrameIndex, positions: list[int]) -> dict[int, np.ndarray]:
+    """Pixels of the frames at ascending positions of the index."""
+    kept: dict[int, np.ndarray] = {}
+    with av.open(str(path)) as container:
+        video = container.streams[index.stream]
+        assert isinstance(video, av.VideoStream)
+        video.thread_type = "AUTO"
+        decoded, at = container.decode(video), -1
+        for position in positions:
+            restart = int(index.restarts[np.searchsorted(index.restarts, position, side="right") - 1])
+            if restart > at + 1:  # what lies between is not needed
+                container.seek(int(index.pts[restart]), stream=video)
+                decoded = container.decode(video)
+            wanted_pts = int(index.pts[position])
+            frame = next((frame for frame in decoded if frame.pts is not None and frame.pts >= wanted_pts), None)
+            if frame is None or frame.pts != wanted_pts:
+                raise DamagedError(f"no frame at {float(wanted_pts * index.time_base):.3f} s. Did the file change?")
+            kept[position], at = _upright(frame), position
+    return kept
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [h, w, 3], turned as the file's display matrix says (`frame.rotation`, counter-clockwise)."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))

@@ -1,6 +1,6 @@
 """What a file really is, found out in a child process that is killed when it hangs.
 
-    with Prober(timeout_s=60) as prober:
+    with Prober(timeout_s=60, index_dir=Path(".tpo/frames")) as prober:
         for path in files: video_or_rejection = prober.probe(root, path)
 
 Native decoders crash, and hang holding the interpreter's lock; neither can be caught from within. So files are opened
@@ -8,7 +8,6 @@ by a child (`python -m tpo.video.probe`), which serves one file after the other 
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import select
@@ -19,14 +18,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from tpo.records import Reason, Rejection, Video
-from tpo.video.decode import frame_starts_s, last_words
+from tpo.video.decode import last_words
 
 STAGE = "ingest"
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def readable(path: Path) -> str:
@@ -35,10 +29,13 @@ def readable(path: Path) -> str:
 
 
 class Prober:
-    """A child process that measures files, started when first needed and again after a file has killed it."""
+    """A child process that measures files, started when first needed and again after a file has killed it.
 
-    def __init__(self, timeout_s: float):
-        self._timeout_s = timeout_s
+    The `FrameIndex` of each file goes to `index_dir`, where `decode` finds it by the video's id.
+    """
+
+    def __init__(self, timeout_s: float, index_dir: Path):
+        self._timeout_s, self.index_dir = timeout_s, index_dir
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -70,7 +67,7 @@ class Prober:
         facts = self._ask(path)
         if "reason" in facts:
             return rejected(Reason(facts["reason"]), facts["detail"])
-        return Video(id=file_sha256(path), path=name, size_bytes=path.stat().st_size, **facts)
+        return Video(path=name, size_bytes=path.stat().st_size, **facts)
 
     def _ask(self, path: Path) -> dict[str, Any]:
         if self._child is None or self._child.poll() is not None:
@@ -84,7 +81,8 @@ class Prober:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it is gone; reading says so
-            self._child.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+            asked = [str(path.absolute()), str(self.index_dir.absolute())]
+            self._child.stdin.write(json.dumps(asked).encode() + b"\n")
             self._child.stdin.flush()
         ready, _, _ = select.select([self._child.stdout], [], [], self._timeout_s)
         if not ready:
@@ -108,47 +106,44 @@ class Prober:
             self._child = None
 
 
-def _measure(path: str) -> dict[str, Any]:
-    """Runs in the child: the facts of `Video` that come from decoding, or a reason and its detail."""
+def _measure(path: str, index_dir: str) -> dict[str, Any]:
+    """Runs in the child: the facts of `Video`, or a reason and its detail. Leaves the file's `FrameIndex`."""
     import av
-    import decord
     import numpy as np
 
+    from tpo.video.frame_index import DamagedError, file_sha256, load_index, measure, state, video_stream
+
+    file = Path(path)
     try:
         with av.open(path) as container:
-            if container.format.name == "mpegts":  # no index: decord does not find back to the first frame
-                detail = "an MPEG transport stream; put it in an MP4: ffmpeg -i FILE -c copy OUT.mp4"
-                return {"reason": Reason.UNREADABLE, "detail": detail}
-            if not container.streams.video:
+            stream = video_stream(container)
+            if stream is None:
                 return {"reason": Reason.NO_VIDEO_STREAM, "detail": "the file has no video stream"}
-            stream = container.streams.video[0]
             codec = stream.codec_context.codec.canonical_name
             has_audio = bool(container.streams.audio)
-            rotations_deg = [frame.rotation for frame in container.decode(stream)]
-    except (av.error.FFmpegError, ValueError) as error:
-        return {"reason": Reason.UNREADABLE, "detail": f"PyAV: {last_words(error, path)}"}
-    try:
-        reader = decord.VideoReader(path, num_threads=1)
-        starts_s = frame_starts_s(reader)
-        end_s = reader.get_frame_timestamp(len(reader) - 1)[1]
-        if not len(starts_s) == len(rotations_deg) > 0:
-            detail = f"{len(rotations_deg)} frames can be decoded, decord shows {len(starts_s)}; encode the file again"
-            return {"reason": Reason.UNREADABLE, "detail": detail}
-        for first in range(0, len(starts_s), 64):  # decode everything once: damage in the middle shows here
-            pixels = reader.get_batch(list(range(first, min(first + 64, len(starts_s))))).asnumpy()
-    except (decord.DECORDError, RuntimeError) as error:
-        return {"reason": Reason.UNREADABLE, "detail": f"decord: {last_words(error, path)}"}
-    steps_s = np.diff(starts_s)
-    duration_s = float(end_s - starts_s[0])
-    if duration_s <= 0:  # a single frame without a duration of its own
-        duration_s = 1 / reader.get_avg_fps()
+            first = next(container.decode(stream))
+        before = state(file)
+        video_id = file_sha256(file)
+        saved = Path(index_dir) / f"{video_id}.npz"
+        if not saved.is_file():
+            measure(file).save(saved, before)
+        index = load_index(Path(index_dir), file, video_id)
+        if state(file) != before:
+            return {"reason": Reason.VIDEO_CHANGED, "detail": "the file changed while it was read; run again"}
+    except StopIteration:
+        return {"reason": Reason.UNREADABLE, "detail": "not one frame can be decoded"}
+    except (av.error.FFmpegError, DamagedError, ValueError) as error:
+        return {"reason": Reason.UNREADABLE, "detail": last_words(error, path)}
+    steps_s = np.diff(index.timestamps_s)
+    sideways = first.rotation % 180 != 0
     return {
-        "duration_s": round(duration_s, 3),
-        "fps": round(len(starts_s) / duration_s, 4),
-        "num_frames": len(starts_s),
-        "width": pixels.shape[2],
-        "height": pixels.shape[1],
-        "rotation_deg": rotations_deg[0],
+        "id": video_id,
+        "duration_s": round(index.duration_s, 3),
+        "fps": round(len(index.pts) / index.duration_s, 4),
+        "num_frames": len(index.pts),
+        "width": first.height if sideways else first.width,
+        "height": first.width if sideways else first.height,
+        "rotation_deg": first.rotation,
         "codec": codec,
         "is_vfr": bool(len(steps_s) and steps_s.max() - steps_s.min() > 0.1 * np.median(steps_s)),
         "has_audio": has_audio,
@@ -156,9 +151,9 @@ def _measure(path: str) -> dict[str, Any]:
 
 
 def _serve() -> None:
-    """The child: a JSON string with a path comes in, a JSON object with its facts goes out, line by line."""
+    """The child: two JSON strings, a file and the folder for its index, come in, facts go out, line by line."""
     for line in sys.stdin:
-        print(json.dumps(_measure(json.loads(line))), flush=True)
+        print(json.dumps(_measure(*json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
