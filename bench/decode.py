@@ -22,7 +22,7 @@ import numpy as np
 
 from tpo.records import View, ViewKind
 from tpo.video.decode import decode
-from tpo.video.frame_index import file_sha256, measure, state
+from tpo.video.measure import file_sha256, measure, state
 
 FPS = 25
 NUM_FRAMES = 32
@@ -92,7 +92,7 @@ def compare(path: Path, seconds: int, repeats: int) -> dict[str, tuple[float, in
     wanted = np.linspace(0, seconds * FPS - 1, NUM_FRAMES).round().astype(int)
     view = View(video_id=file_sha256(path), kind=ViewKind.DENSE, timestamps_s=tuple((wanted / FPS).round(3).tolist()))
     began = time.perf_counter()
-    measure(path).save(path.parent / f"{view.video_id}.npz", state(path))
+    measure(path).save(path.parent, view.video_id, state(path))
     found = {"index": (time.perf_counter() - began, 0)}
     ways: dict[str, Callable[[], np.ndarray]] = {
         "ours": lambda: decode(path, view, path.parent).pixels,

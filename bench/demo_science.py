@@ -61,7 +61,7 @@ def make_world(folder: Path, params: Params, model: VideoLMM, seed: int) -> Worl
         benchmarks, demo.num_eval_videos, demo.questions_per_eval_video, demo.min_events, demo.max_events, seed
     )
     pairs: list[PreferencePair] = []
-    with Prober(params.ingest.probe_timeout_s, folder / "frames") as prober:
+    with Prober(folder / "frames") as prober:
         probed = [prober.probe(root, path) for path in find_files(root, params.ingest)]
         videos, _ = keep([video for video in probed if isinstance(video, Video)], params.ingest)
         for video in videos:
@@ -134,7 +134,7 @@ def needle_grid(model: VideoLMM, num_frames: int, per_cell: int) -> list[list[fl
     """Share of right answers about one event, its colour or what follows it, by depth (rows) and events (columns)."""
     grid = np.zeros((len(NEEDLE_DEPTHS), len(NEEDLE_EVENTS)))
     rng = np.random.default_rng([7, 3])
-    with tempfile.TemporaryDirectory() as scratch, Prober(60, Path(scratch)) as prober:
+    with tempfile.TemporaryDirectory() as scratch, Prober(Path(scratch)) as prober:
         for column, num_events in enumerate(NEEDLE_EVENTS):
             for _ in range(per_cell):
                 path = Path(scratch) / "needle.mp4"

@@ -1,11 +1,11 @@
 """answer: data/queries → data/answers. The policy model answers each query with and without the evidence in view."""
 
 import functools
-from pathlib import Path
 
 from prefect import task
 
-from flows.stage import ANSWERS, CATALOG, INDEXES, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
+from flows.frames import video_folder
+from flows.stage import ANSWERS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
 from tpo.curation.answers import answer_video
 from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
@@ -24,10 +24,10 @@ def policy(params: ModelParams) -> VideoLMM:
 
 
 @task(name="answer about videos", **TASK)
-def answer_videos(jobs: list[Job], root: Path, model: ModelParams, params: AnswerParams, seed: int) -> Done:
+def answer_videos(jobs: list[Job], folder: VideoFolder, model: ModelParams, params: AnswerParams, seed: int) -> Done:
     done: Done = []
     for video, queries in jobs:
-        answers, rejections = answer_video(policy(model), video, VideoFolder(root, INDEXES), queries, params, seed)
+        answers, rejections = answer_video(policy(model), video, folder, queries, params, seed)
         done.append((video.id, [*answers, *rejections]))
     return done
 
@@ -48,7 +48,7 @@ def answer() -> None:
             jobs,
             lambda job: job[0].id,
             params.runtime.items_per_task,
-            params.data.videos,
+            video_folder(params.data.videos, params.runtime),
             params.model,
             params.answer,
             seed,

@@ -3,10 +3,13 @@
 from prefect import task
 
 from flows.stage import CAPTIONS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
+from tpo.curation.contamination import check_questions
+from tpo.curation.contamination import rejections as contaminated_queries
 from tpo.curation.queries import ask_video
 from tpo.errors import UserError
+from tpo.evaluation.benchmarks import find_items
 from tpo.params import AskParams, load_params
-from tpo.records import Caption, Granularity, Query, Rejection, Video
+from tpo.records import Caption, Granularity, Query, Reason, Rejection, Video
 from tpo.store import digest, read_records
 
 Job = tuple[Video, list[Caption]]
@@ -21,26 +24,47 @@ def ask_videos(jobs: list[Job], params: AskParams, seed: int) -> Done:
     return done
 
 
+def _left_without(written: list[Query], queries: list[Query]) -> list[Rejection]:
+    """Of videos all of whose queries were set aside."""
+    gone = {query.video_id for query in written} - {query.video_id for query in queries}
+    detail = "every question about it is in a benchmark; contaminated.jsonl says which"
+    return [
+        Rejection(stage="ask", item=video_id, reason=Reason.CONTAMINATED, detail=detail) for video_id in sorted(gone)
+    ]
+
+
 @stage_flow("ask")
 def ask() -> None:
     params = load_params()
     captions = by_video(read_records(CAPTIONS / "captions.jsonl", Caption))
     videos = [video for video in read_records(CATALOG / "videos.jsonl", Video) if video.id in captions]
     jobs: list[Job] = [(video, captions[video.id]) for video in videos]
+    items, note = find_items(params.data.benchmarks)
     key = (digest(CAPTIONS / "captions.jsonl"), params.ask.model_dump(mode="json"), params.data.seed)
     with Stage("ask", "videos", *key) as stage:
         found = stage.map(
             ask_videos, jobs, lambda job: job[0].id, params.runtime.items_per_task, params.ask, params.data.seed
         )
-        queries, rejections = of_kind(found, Query), of_kind(found, Rejection)
+        written, rejections = of_kind(found, Query), of_kind(found, Rejection)
+        report = check_questions(written, items, params.ask.contamination_words, note)
+        contaminated = {shared.query_id for shared in report.found}
+        queries = [query for query in written if query.id not in contaminated]
+        rejections += _left_without(written, queries)
         stage.publish(
             QUERIES,
-            {"queries.jsonl": queries, "rejected.jsonl": rejections},
+            {
+                "queries.jsonl": queries,
+                "rejected.jsonl": rejections,
+                "contaminated.jsonl": contaminated_queries(report),
+                "decontamination.json": report.model_dump_json(indent=2) + "\n",
+            },
             items_in=len(videos),
             items_out=len({query.video_id for query in queries}),
             set_aside=rejections,
             seed=params.data.seed,
-            counts={f"{kind} queries": sum(query.granularity is kind for query in queries) for kind in Granularity},
+            counts={f"{kind} queries": sum(query.granularity is kind for query in queries) for kind in Granularity}
+            | {"contaminated queries": len(report.found)},
+            facts={"benchmarks": report.status},
         )
     if not queries:
         raise UserError(f"No question could be asked about {len(videos)} videos; {QUERIES}/rejected.jsonl says why.")

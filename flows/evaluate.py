@@ -6,7 +6,8 @@ from typing import get_args
 
 from prefect import task
 
-from flows.stage import EVALUATION, INDEXES, REPORTS, TASK, TUNED, Done, Stage, of_kind, run, stage_flow
+from flows.frames import prober, video_folder
+from flows.stage import EVALUATION, REPORTS, TASK, TUNED, Done, Stage, of_kind, run, stage_flow
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
 from tpo.evaluation.scoring import Role
@@ -16,8 +17,6 @@ from tpo.params import Params, load_params
 from tpo.records import Item, Prediction
 from tpo.registry.tracking import flatten_metrics, log_stage
 from tpo.store import read_manifest, write_atomic
-from tpo.video.decode import VideoFolder
-from tpo.video.probe import Prober
 
 
 @functools.cache
@@ -36,23 +35,17 @@ def evaluate_videos(groups: list[list[Item]], params: Params) -> Done:
     """Both models on all items of each video, on the same frames."""
     done: Done = []
     root, settings = params.data.benchmarks, params.evaluate
-    with Prober(params.ingest.probe_timeout_s, INDEXES) as prober:
-        for items in groups:
-            video = check_video(root, items, prober)
-            predictions = [
-                prediction
-                for role in get_args(Role)
-                for prediction in evaluate_video(
-                    models()[role],
-                    role,
-                    VideoFolder(root, INDEXES),
-                    items,
-                    video,
-                    settings.num_frames,
-                    settings.scoring,
-                )
-            ]
-            done.append((_name(items), [*predictions]))
+    folder = video_folder(root, params.runtime)
+    for items in groups:
+        video = check_video(root, items, prober(params.ingest.probe))
+        predictions = [
+            prediction
+            for role in get_args(Role)
+            for prediction in evaluate_video(
+                models()[role], role, folder, items, video, settings.num_frames, settings.scoring
+            )
+        ]
+        done.append((_name(items), [*predictions]))
     return done
 
 

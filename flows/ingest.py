@@ -1,46 +1,96 @@
-"""ingest: a folder of videos → data/catalog. Every file is probed; what cannot be used is set aside with its reason."""
+"""ingest: a folder of videos → data/catalog. What cannot be used, is there twice or is a benchmark's is set aside."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
 
-from flows.stage import CATALOG, INDEXES, TASK, Done, Stage, of_kind, run, stage_flow
+from flows.frames import INDEXES, prober
+from flows.stage import CATALOG, TASK, Done, Stage, of_kind, run, stage_flow
 from tpo.errors import UserError
-from tpo.params import load_params
-from tpo.records import Rejection, Video
-from tpo.video.catalog import find_files, keep
-from tpo.video.probe import Prober, readable
+from tpo.evaluation.benchmarks import find_items
+from tpo.params import CopyParams, Params, ProbeParams, load_params
+from tpo.records import Record, Rejection, Video
+from tpo.store import count_reasons
+from tpo.video.catalog import drop_same_bytes, find_files, find_near_duplicates, find_videos
+from tpo.video.decontaminate import VideoReport, check_videos, group_by_benchmark, rejections
+from tpo.video.filters import filter_videos
+from tpo.video.fingerprint import Fingerprint
+from tpo.video.measure import load_measured
+from tpo.video.probe import readable
+
+File = tuple[Path, Path]
 
 
 @task(name="probe files", **TASK)
-def probe_files(paths: list[Path], root: Path, timeout_s: float) -> Done:
-    """Probe each file in a child process that is killed after `timeout_s`."""
-    with Prober(timeout_s, INDEXES) as prober:
-        return [(readable(path), [prober.probe(root, path)]) for path in paths]
+def probe_files(files: list[File], params: ProbeParams) -> Done:
+    """Probe each file, given with the folder it lies in, in a child process that cannot hang this one."""
+    return [(_name((root, path)), [prober(params).probe(root, path)]) for root, path in files]
+
+
+def _name(file: File) -> str:
+    return readable(file[1])
 
 
 @stage_flow("ingest")
 def ingest() -> None:
     params = load_params()
-    root = params.data.videos
-    paths = find_files(root, params.ingest)
-    stats = [(readable(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths]
-    with Stage("ingest", "files", params.ingest.model_dump(mode="json"), stats, unit="files") as stage:
-        found = stage.map(
-            probe_files, paths, readable, params.runtime.items_per_task, root, params.ingest.probe_timeout_s
-        )
-        videos, not_kept = keep(of_kind(found, Video), params.ingest)
-        rejections = of_kind(found, Rejection) + not_kept
+    settings = params.ingest
+    files = [(params.data.videos, path) for path in find_videos(params.data.videos, settings.extensions)]
+    theirs = [(params.data.benchmarks, path) for path in find_files(params.data.benchmarks, settings.extensions)]
+    stats = [(_name(file), file[1].lstat().st_size, file[1].lstat().st_mtime_ns) for file in files + theirs]
+    with Stage("ingest", "files", settings.probe.model_dump(mode="json"), stats, unit="files") as stage:
+        probed = stage.map(probe_files, files + theirs, _name, params.runtime.items_per_task, settings.probe)
+        found = probed[: len(files)]
+        fit, unfit, flagged = filter_videos(of_kind(found, Video), settings.filters)
+        unique, copies = drop_same_bytes(fit)
+        report = decontaminate(unique, probed[len(files) :], params)
+        clean, contaminated = _set_aside(unique, rejections(report), settings.contamination)
+        near = find_near_duplicates(clean, _fingerprints(clean), settings.near_duplicates)
+        videos, near_copies = _set_aside(clean, near, settings.near_duplicates)
+        rejected = of_kind(found, Rejection) + unfit + copies + contaminated + near_copies
+        flagged += [r for r in rejections(report) + near if r not in rejected]
         stage.publish(
             CATALOG,
-            {"videos.jsonl": videos, "rejected.jsonl": rejections},
-            items_in=len(paths),
+            {
+                "videos.jsonl": videos,
+                "rejected.jsonl": rejected,
+                "flagged.jsonl": flagged,
+                "decontamination.json": report.model_dump_json(indent=2) + "\n",
+            },
+            items_in=len(files),
             items_out=len(videos),
-            set_aside=rejections,
-            facts={"hours": round(sum(video.duration_s for video in videos) / 3600, 3)},
+            set_aside=rejected,
+            counts={f"flagged: {reason}": count for reason, count in count_reasons(flagged).items()},
+            facts={"hours": round(sum(video.duration_s for video in videos) / 3600, 3), "benchmarks": report.status},
         )
+    told = ", ".join(f"{check.name}: {check.status}" for check in report.benchmarks) or report.note
+    print(f"ingest: benchmark videos {report.status} ({told})")
     if not videos:
-        raise UserError(f"None of the {len(paths)} files in {root} can be used; {CATALOG}/rejected.jsonl says why.")
+        found_none = f"None of the {len(files)} files in {params.data.videos} can be used"
+        raise UserError(f"{found_none}; {CATALOG}/rejected.jsonl says why.")
+
+
+def decontaminate(videos: Sequence[Video], probed: Sequence[Record], params: Params) -> VideoReport:
+    """Compare the videos with what was probed below the folder of benchmarks."""
+    items, note = find_items(params.data.benchmarks)
+    benchmarks = group_by_benchmark([record for record in probed if isinstance(record, Video | Rejection)], items)
+    known = [*videos, *(video for benchmark in benchmarks for video in benchmark.videos)]
+    return check_videos(videos, benchmarks, _fingerprints(known), params.ingest.contamination, note)
+
+
+def _fingerprints(videos: Sequence[Video]) -> dict[str, Fingerprint]:
+    return {video.id: load_measured(INDEXES, video.id).fingerprint for video in videos}
+
+
+def _set_aside(
+    videos: list[Video], rejected: list[Rejection], params: CopyParams
+) -> tuple[list[Video], list[Rejection]]:
+    """The videos that remain and what is set aside: nothing if it is only scored."""
+    if params.score_only:
+        return videos, []
+    gone = {rejection.item for rejection in rejected}
+    return [video for video in videos if video.path not in gone], rejected
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from tpo.records import Caption, PreferencePair, Query, Record, Rejection, conte
 from tpo.store import Clock, Journal, Manifest, count_reasons, digest, publish
 
 JOURNALS = Path(".tpo")
-INDEXES = JOURNALS / "frames"
 CATALOG = Path("data/catalog")
 CAPTIONS = Path("data/captions")
 QUERIES = Path("data/queries")

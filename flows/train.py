@@ -4,7 +4,8 @@ from pathlib import Path
 
 from prefect import task
 
-from flows.stage import CATALOG, INDEXES, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
+from flows.frames import video_folder
+from flows.stage import CATALOG, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.params import load_params
@@ -12,7 +13,6 @@ from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_stage
 from tpo.store import digest, read_manifest, read_records, write_atomic
 from tpo.training.trainer import history_csv, save_tuned, train_on_pairs
-from tpo.video.decode import VideoFolder
 
 CURVES = REPORTS / "training" / "curves.csv"
 
@@ -23,7 +23,8 @@ def train_model(work_dir: Path) -> tuple[VideoLMM, list[dict[str, float]]]:
     params = load_params()
     pairs = read_records(PAIRS / "pairs.jsonl", PreferencePair)
     videos = {video.id: video for video in read_records(CATALOG / "videos.jsonl", Video)}
-    return train_on_pairs(pairs, videos, VideoFolder(params.data.videos, INDEXES), params.model, params.train, work_dir)
+    folder = video_folder(params.data.videos, params.runtime)
+    return train_on_pairs(pairs, videos, folder, params.model, params.train, work_dir)
 
 
 @stage_flow("train")

@@ -12,10 +12,15 @@ from tpo.params import Params, TrainParams, load_params
 GOOD = """\
 data: {videos: data/videos, benchmarks: data/benchmarks}
 model: {base: demo/checkpoint, dtype: float32}
-runtime: {workers: 2, items_per_task: 8}
-ingest: {extensions: [.mp4, .mkv], probe_timeout_s: 60, min_duration_s: 1.0}
+runtime: {workers: 2, items_per_task: 8, frame_cache_gb: 1}
+ingest:
+  extensions: [.mp4, .mkv]
+  probe: {silence_s: 60}
+  filters: {duration_s: {min: 1.0}, side_px: {}, num_frames: {}, brightness: {}, change: {}}
+  near_duplicates: {min_overlap_s: 10, min_share: 0.5}
+  contamination: {min_overlap_s: 10, min_share: 0.1}
 caption: {source: sidecar}
-ask: {asker: rule, captions_per_segment: 3, localized_per_video: 4, comprehensive_per_video: 4}
+ask: {asker: rule, captions_per_segment: 3, localized_per_video: 4, comprehensive_per_video: 4, contamination_words: 13}
 answer: {full_frames: 32, segment_frames: 8, sparse_keep: 0.5, max_new_tokens: 24, batch_size: 4}
 judge: {judge: rule}
 mix: {max_pairs: null, localized_share: 0.5}

@@ -54,12 +54,12 @@ def ask(
 def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
     from tpo.models import load_model
     from tpo.params import load_params
-    from tpo.registry.ask import PROBE_TIMEOUT_S, answer_file
+    from tpo.registry.ask import answer_file
     from tpo.video.probe import Prober
 
     params = load_params()
     model = load_model(checkpoint, dtype=params.model.dtype, device=params.model.device)
-    with TemporaryDirectory() as scratch, Prober(PROBE_TIMEOUT_S, Path(scratch)) as prober:
+    with TemporaryDirectory() as scratch, Prober(Path(scratch)) as prober:
         frames, tokens = params.evaluate.num_frames, params.answer.max_new_tokens
         return answer_file(model, prober, str(video), question, frames, tokens)
 

@@ -33,12 +33,50 @@ class ModelParams(_Section):
 class RuntimeParams(_Section):
     workers: int = Field(ge=1, description="concurrent Prefect tasks of stages that run no model")
     items_per_task: int = Field(ge=1, description="videos per Prefect task; at most this much is redone after a kill")
+    frame_cache_gb: float = Field(ge=0, description="decoded frames kept on disk for later stages, in 10**9 bytes")
+
+
+class ProbeParams(_Section):
+    """What a decoder may take for one file. All three are ours."""
+
+    silence_s: float = Field(60, gt=0, description="it hangs if it gives no frame for so long, and is killed")
+    timeout_s: float = Field(6 * 3600, gt=0, description="it is stopped after so long even if frames keep coming")
+    max_memory_mb: int = Field(4096, ge=512, description="its own memory, in 2**20 bytes; held to on Linux")
+
+
+class Limits(_Section):
+    """What a measure may be. `score_only` counts and lists what lies outside, and keeps it."""
+
+    min: float | None = None
+    max: float | None = None
+    score_only: bool = False
+
+
+class FilterParams(_Section):
+    """Which videos are worth training on; `tpo/video/filters.py` says what each measure is. The limits are ours."""
+
+    duration_s: Limits
+    side_px: Limits
+    num_frames: Limits
+    brightness: Limits
+    change: Limits
+
+
+class CopyParams(_Section):
+    """How much of what two videos show must be the same. Ours: measured by bench/near_duplicates.py."""
+
+    min_overlap_s: float = Field(gt=0, description="length of the stretch that both show")
+    min_share: float = Field(ge=0, le=1, description="of the shorter video: a shared intro makes no copy")
+    enough_s: float | None = Field(None, gt=0, description="so long a stretch makes a copy whatever its share")
+    score_only: bool = False
 
 
 class IngestParams(_Section):
     extensions: tuple[str, ...] = Field(min_length=1)
-    probe_timeout_s: float = Field(gt=0, description="ours: a decoder that takes longer is killed")
-    min_duration_s: float = Field(ge=0, description="ours")
+    probe: ProbeParams
+    filters: FilterParams
+    near_duplicates: CopyParams
+    contamination: CopyParams
 
 
 class CaptionParams(_Section):
@@ -50,6 +88,7 @@ class AskParams(_Section):
     captions_per_segment: int = Field(ge=1, description="ours: the paper gives no segment length")
     localized_per_video: int = Field(ge=0, description="ours")
     comprehensive_per_video: int = Field(ge=0, description="ours")
+    contamination_words: int = Field(ge=1, description="words in a row shared with a benchmark; 13 in arXiv 2005.14165")
 
 
 class AnswerParams(_Section):

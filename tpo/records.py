@@ -30,12 +30,15 @@ class Video(Record):
     duration_s: float = Field(gt=0, description="end of the last frame, counted from the first frame")
     fps: float = Field(gt=0, description="frames per second, averaged over the file")
     num_frames: int = Field(gt=0, description="counted by decoding")
+    num_restarts: int = Field(gt=0, description="keyframes proved right to begin decoding at; 1 = the first alone")
     width: int
     height: int
     rotation_deg: int
     codec: str
     is_vfr: bool
     has_audio: bool
+    brightness: float = Field(ge=0, le=255, description="mean grey level of the sampled pictures")
+    change: float = Field(ge=0, description="mean difference in grey levels from one sampled picture to the next")
 
 
 class Segment(Record):
@@ -157,9 +160,21 @@ class Reason(StrEnum):
     EMPTY_FILE = "empty_file"
     PROBE_TIMEOUT = "probe_timeout"
     PROBE_CRASH = "probe_crash"
+    PROBE_MEMORY = "probe_memory"
     OUTSIDE_FOLDER = "outside_folder"
     TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_SMALL = "too_small"
+    TOO_LARGE = "too_large"
+    TOO_FEW_FRAMES = "too_few_frames"
+    TOO_MANY_FRAMES = "too_many_frames"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
+    STATIC = "static"
+    TOO_RESTLESS = "too_restless"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    CONTAMINATED = "contaminated"
     NO_CAPTIONS = "no_captions"
     BAD_CAPTION_FILE = "bad_caption_file"
     CAPTION_OUTSIDE_VIDEO = "caption_outside_video"
@@ -188,6 +203,14 @@ class Rejection(Record):
     item: str
     reason: Reason
     detail: str
+
+
+class Checked(StrEnum):
+    """Whether data was compared with benchmarks. No benchmark there is "not checked", never "clean"."""
+
+    CHECKED = "checked"
+    PARTLY = "partly checked"
+    NOT = "not checked"
 
 
 class Item(Record):

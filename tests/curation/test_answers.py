@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def video(root: Path) -> Video:
-    with Prober(60, root / ".frames") as prober:
+    with Prober(root / ".frames") as prober:
         video = prober.probe(root, root / "walk.mp4")
     assert isinstance(video, Video)
     return video

@@ -15,6 +15,7 @@ def params(captions_per_segment: int = 3, localized: int = 10, comprehensive: in
         captions_per_segment=captions_per_segment,
         localized_per_video=localized,
         comprehensive_per_video=comprehensive,
+        contamination_words=13,
     )
 
 
@@ -22,6 +23,7 @@ def a_video(duration_s: float, name: str = "a") -> Video:
     return Video(
         id=name * 64, path=f"{name}.mp4", size_bytes=1, duration_s=duration_s, fps=2, num_frames=round(duration_s * 2),
         width=64, height=64, rotation_deg=0, codec="h264", is_vfr=False, has_audio=False,
+        num_restarts=1, brightness=90.0, change=3.0,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def share_right(model: VideoLMM, folder: Path, num_events: tuple[int, int], fram
     """Share of questions about fresh H.264 files that the model answers word for word."""
     rng = np.random.default_rng([5, 9])
     asked, expected = [], []
-    with Prober(60, folder) as prober:
+    with Prober(folder) as prober:
         for number in range(16):
             events = plan_events(rng, int(rng.integers(*num_events, endpoint=True)))
             path = folder / f"{number}.mp4"

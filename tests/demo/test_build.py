@@ -12,17 +12,18 @@ from tpo.curation.captions import caption_video
 from tpo.demo.build import build_videos
 from tpo.demo.world import plan_events
 from tpo.evaluation.benchmarks import load_benchmarks
-from tpo.params import DemoParams, IngestParams
+from tpo.params import DemoParams, load_params
 from tpo.records import Reason, Rejection, Video
 from tpo.store import digest
-from tpo.video.catalog import find_files, keep
+from tpo.video.catalog import drop_same_bytes, find_videos
+from tpo.video.filters import filter_videos
 from tpo.video.probe import Prober
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = DemoParams(
     num_train_videos=4, num_eval_videos=3, questions_per_eval_video=2, min_events=4, max_events=5, seed=7
 )
-INGEST = IngestParams(extensions=(".mp4",), probe_timeout_s=60, min_duration_s=2)
+INGEST = load_params(ROOT / "params.yaml").ingest
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ingested(folder: Path) -> tuple[list[Video], list[Rejection]]:
-    with Prober(INGEST.probe_timeout_s, folder.with_name("frames")) as prober:
-        found = [prober.probe(folder, path) for path in find_files(folder, INGEST)]
-    videos, not_kept = keep([record for record in found if isinstance(record, Video)], INGEST)
-    return videos, [record for record in found if isinstance(record, Rejection)] + not_kept
+    with Prober(folder.with_name("frames")) as prober:
+        found = [prober.probe(folder, path) for path in find_videos(folder, INGEST.extensions)]
+    kept, unfit, _ = filter_videos([record for record in found if isinstance(record, Video)], INGEST.filters)
+    videos, copies = drop_same_bytes(kept)
+    return videos, [record for record in found if isinstance(record, Rejection)] + unfit + copies
 
 
 def test_damaged_files_are_set_aside_each_for_its_own_reason(ingested: tuple[list[Video], list[Rejection]]) -> None:

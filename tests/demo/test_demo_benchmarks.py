@@ -112,7 +112,7 @@ def test_videos_are_as_long_as_their_rows_say_and_show_their_first_event(
 ) -> None:
     item = next(item for item in items if item.video.endswith("synthetic-000.mp4"))
     root = folder / item.benchmark
-    with Prober(60, tmp_path) as prober:
+    with Prober(tmp_path) as prober:
         video = prober.probe(root, root / item.video)
     assert video.duration_s == films[0][-1].end_s
     assert video.duration_s <= float(item.duration_group) <= 600

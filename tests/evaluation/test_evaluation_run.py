@@ -59,7 +59,7 @@ def test_two_models_are_compared_from_files_to_metrics(
     root: Path, groups: list[list[Item]], models: dict[str, VideoLMM], scoring: str
 ) -> None:
     predictions: dict[str, list] = {"base": [], "tuned": []}
-    with Prober(60, frames_of(root)) as prober:
+    with Prober(frames_of(root)) as prober:
         for group in groups:
             video = check_video(root, group, prober)
             for role, model in models.items():
@@ -78,7 +78,7 @@ def test_two_models_are_compared_from_files_to_metrics(
 def test_a_question_scores_the_same_alone_as_with_the_others(
     root: Path, groups: list[list[Item]], models: dict[str, VideoLMM]
 ) -> None:
-    with Prober(60, frames_of(root)) as prober:
+    with Prober(frames_of(root)) as prober:
         video = check_video(root, groups[0], prober)
     assert isinstance(video, Video)
     folder = VideoFolder(root, frames_of(root))
@@ -96,7 +96,7 @@ def test_a_missing_video_is_told_from_a_broken_one_and_both_count_as_wrong(
     path = tmp_path / broken[0].benchmark / broken[0].video
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a video" * 100)
-    with Prober(60, tmp_path) as prober:
+    with Prober(tmp_path) as prober:
         found = [check_video(tmp_path, group, prober) for group in (missing, broken)]
     assert isinstance(found[0], Rejection)
     assert found[0].reason is Reason.VIDEO_MISSING
@@ -113,7 +113,7 @@ def test_a_missing_video_is_told_from_a_broken_one_and_both_count_as_wrong(
 def test_a_video_that_breaks_after_it_was_checked_is_broken(
     root: Path, groups: list[list[Item]], models: dict[str, VideoLMM], tmp_path: Path
 ) -> None:
-    with Prober(60, frames_of(root)) as prober:
+    with Prober(frames_of(root)) as prober:
         video = check_video(root, groups[0], prober)
     path = tmp_path / groups[0][0].benchmark / groups[0][0].video
     path.parent.mkdir(parents=True)

@@ -213,7 +213,7 @@ def test_an_own_benchmark_in_an_official_layout_can_be_evaluated_on(project: Pat
     items, rejections = load_benchmarks(root)
     assert (len(items), rejections) == (2, [])
     assert items[0].options == ("A rectangle.", "An ellipse.", "A dog.", "Nothing.")
-    with Prober(60, tmp_path) as prober:
+    with Prober(tmp_path) as prober:
         assert all(isinstance(check_video(root, group, prober), Video) for group in group_by_video(items))
 
 

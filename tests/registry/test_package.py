@@ -97,7 +97,7 @@ def _direct_answer(project: Path) -> str:
     from tpo.video.probe import Prober
 
     model = load_model(str(project / "base"), dtype="float32", device="cpu")
-    with Prober(60, project / "frames") as prober:
+    with Prober(project / "frames") as prober:
         return answer_file(model, prober, str(project / "clip.mp4"), QUESTION, num_frames=4, max_new_tokens=5)
 
 

@@ -38,7 +38,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> World:
     root = tmp_path_factory.mktemp("videos")
     videos = []
-    with Prober(60, root / ".frames") as prober:
+    with Prober(root / ".frames") as prober:
         for number in range(2):
             write_video(root / f"{number}.mp4", plan_events(np.random.default_rng(number), 3), float(number))
             video = prober.probe(root, root / f"{number}.mp4")

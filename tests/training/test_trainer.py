@@ -24,7 +24,7 @@ from tpo.records import PreferencePair
 from tpo.training.collator import VideoPairCollator, tokenize_pairs
 from tpo.training.trainer import VideoDPOTrainer, dpo_config, history_csv, save_tuned, train_on_pairs
 from tpo.video.decode import VideoFolder
-from tpo.video.frame_index import file_sha256
+from tpo.video.measure import file_sha256
 
 LORA = LoraParams(r=4, alpha=8)
 

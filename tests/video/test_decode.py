@@ -20,7 +20,7 @@ from numbered_video import (
 
 from tpo.records import Video, View, ViewKind
 from tpo.video.decode import DecodeError, Frames, decode
-from tpo.video.frame_index import file_sha256
+from tpo.video.measure import file_sha256
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
@@ -94,7 +94,7 @@ def test_a_file_cut_without_encoding_shows_what_a_player_shows(
     times_s, numbers = played(path)
     assert len(numbers) == (147 if skip_s and suffix == ".mp4" else 152)  # an MKV has no edit list
     assert wrong_frames(path, times_s, numbers, views=10) == []
-    with Prober(60, tmp_path) as prober:
+    with Prober(tmp_path) as prober:
         video = prober.probe(tmp_path, path)
     assert isinstance(video, Video)
     assert (video.num_frames, video.is_vfr) == (len(numbers), False)

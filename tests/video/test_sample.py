@@ -8,7 +8,7 @@ from numbered_video import every, number_on, write_numbered
 
 from tpo.records import Segment, Video, View, ViewKind
 from tpo.video.decode import decode
-from tpo.video.frame_index import file_sha256
+from tpo.video.measure import file_sha256
 from tpo.video.probe import Prober
 from tpo.video.sample import dense, segment, sparse, without_segment
 
@@ -20,6 +20,7 @@ def video(num_frames: int = 40, fps: float = 2.0, video_id: str = VIDEO_ID) -> V
         "id": video_id, "path": "v.mp4", "size_bytes": 900, "duration_s": round(num_frames / fps, 3), "fps": fps,
         "num_frames": num_frames, "width": 64, "height": 64, "rotation_deg": 0, "codec": "h264", "is_vfr": False,
         "has_audio": False,
+        "num_restarts": 1, "brightness": 90.0, "change": 3.0,
     }  # fmt: skip
     return Video.model_validate(fields)
 
@@ -53,7 +54,7 @@ def test_a_dense_view_goes_from_the_first_to_the_last_frame_in_equal_steps() -> 
 
 def test_a_dense_view_really_shows_the_first_and_the_last_frame(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    with Prober(60, tmp_path) as prober:
+    with Prober(tmp_path) as prober:
         for fps in (10, 25, 30):
             count = int(rng.integers(50, 200))
             write_numbered(tmp_path / f"{fps}.mkv", [n / fps for n in range(count)], rate=fps)

@@ -8,6 +8,7 @@
 (arXiv 2501.13919, figure 1.)
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -39,6 +40,9 @@ def answer_video(
     # single 1080p view take 200 MB.
     ordered = sorted(queries, key=lambda query: query.segment.start_s if query.segment else math.inf)
     per_batch = max(1, params.batch_size // len(Branch))
+    with contextlib.suppress(DecodeError, ValueError):  # each query that needs these frames meets it again
+        shown = [view for query in ordered for view in views_of(query, video, params, seed).values()]
+        folder.prepare(video.path, shown)
     answers: list[Answer] = []
     rejections: list[Rejection] = []
     for first in range(0, len(ordered), per_batch):

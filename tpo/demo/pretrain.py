@@ -33,7 +33,7 @@ from tpo.demo.world import COLORS, FPS, SHAPES, plan_events, write_video
 from tpo.models.frames import FrameSpec, prepare_frames
 from tpo.records import View, ViewKind
 from tpo.video.decode import decode
-from tpo.video.frame_index import file_sha256
+from tpo.video.measure import file_sha256
 
 COLOR_NAMES, SHAPE_NAMES = list(COLORS), list(SHAPES)
 

@@ -9,8 +9,6 @@ from tpo.video.decode import DecodeError, decode
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
-PROBE_TIMEOUT_S = 120
-
 
 def answer_file(
     model: VideoLMM, prober: Prober, video: str, question: str, num_frames: int, max_new_tokens: int

@@ -15,7 +15,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from tpo.errors import UserError
 from tpo.models import load_model
-from tpo.registry.ask import PROBE_TIMEOUT_S, answer_file
+from tpo.registry.ask import answer_file
 from tpo.store import digest
 from tpo.video.probe import Prober
 
@@ -39,7 +39,7 @@ class VideoAnswerer(PythonModel):
             UserError: a row lacks a key, or its video is missing or unusable; names the row.
         """
         answers = []
-        with tempfile.TemporaryDirectory() as scratch, Prober(PROBE_TIMEOUT_S, Path(scratch)) as prober:
+        with tempfile.TemporaryDirectory() as scratch, Prober(Path(scratch)) as prober:
             for number, row in enumerate(model_input):
                 try:
                     answers.append(self._answer(prober, row))

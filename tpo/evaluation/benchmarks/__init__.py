@@ -30,3 +30,11 @@ def load_benchmarks(root: Path) -> tuple[list[Item], list[Rejection]]:
         first = f" The first: {rejections[0].item}: {rejections[0].detail}" if rejections else ""
         raise UserError(f"No usable question below {root}: {len(rejections)} rows were set aside.{first}")
     return items, rejections
+
+
+def find_items(root: Path) -> tuple[list[Item], str]:
+    """The items of `load_benchmarks`, or none and what it complained of: for work that does without benchmarks."""
+    try:
+        return load_benchmarks(root)[0], ""
+    except UserError as error:
+        return [], str(error)

@@ -1,0 +1,236 @@
+"""Which videos show the same as others: re-encoded, scaled, or one a cut of the other.
+
+    find_copies(fingerprints)                # among themselves
+    find_copies(fingerprints, references)    # of references, which are not compared with each other
+
+Two videos are not compared unless they share pictures: each picture is looked up by parts of its hash in a sorted table
+of all, and every hit votes for a video and a time difference. What enough pictures agree on is then checked, picture by
+picture. So the cost grows with the number of videos and with the copies among them, not with the number of pairs.
+
+A match must show a change over time. Two recordings of one empty road, or of a speaker before a wall, agree whatever
+the time difference, which says nothing; therefore a video that is static throughout is no copy of any other here, and
+only the hash of its bytes tells that it is there twice. Played faster or slower, or mirrored, a copy is not found.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tpo.params import CopyParams
+from tpo.video.fingerprint import HASH_BITS, SAMPLE_STEP_S, Fingerprint
+
+# All of these are ours: measured by bench/near_duplicates.py.
+MIN_SHARE = 0.5  # of the shorter video that must be in the other one: a shared intro makes no copy
+MIN_OVERLAP_S = 10.0  # of pictures that match; shorter videos have no copies but those of the same bytes
+MATCH_BITS = 14  # pictures that differ in more bits do not match; unlike ones differ in 30 on average
+MIN_VARIETY_BITS = 12.0  # mean difference of two pictures from anywhere in the stretch; nearly 0 where nothing moves
+MAX_OF_VARIETY = 0.5  # difference of the pictures that match, as a share of that variety
+
+_MISMATCH_COST = 3  # matches that outweigh a mismatch: three quarters of a stretch match at the least
+_NUM_BANDS, _BAND_BITS = 6, 26  # a copy's pictures differ in 1 or 2 bits: six in ten have one band or more in common
+_MAX_REPEATS = 4  # a band that comes up more often in one video says little about when
+_MAX_HITS = 16  # followed for each picture and band, the first videos first: the cost of logos and stock pictures
+_MIN_VOTES = 3  # for one time difference
+_MAX_OFFSETS = 4  # time differences checked for a pair of videos, those with most votes first
+
+_BANDS = [
+    sum(1 << int(bit) for bit in np.random.default_rng(number).choice(HASH_BITS, _BAND_BITS, replace=False))
+    for number in range(_NUM_BANDS)
+]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """`video` shows what `of` shows, over a stretch.
+
+    Attributes:
+        offset_s: what `video` shows at t, `of` shows at t + offset_s; right to a sample step or so.
+        overlap_s: length of the stretch in seconds.
+        similarity: share of the stretch's pictures that match, of those that show anything.
+    """
+
+    video: str
+    of: str
+    offset_s: float
+    overlap_s: float
+    similarity: float
+
+
+def find_copies(
+    fingerprints: Mapping[str, Fingerprint],
+    references: Mapping[str, Fingerprint] | None = None,
+    *,
+    min_share: float = MIN_SHARE,
+    min_overlap_s: float = MIN_OVERLAP_S,
+    enough_s: float | None = None,
+) -> list[Copy]:
+    """The videos that show the same as one before them in the mapping or, with `references`, as one of those.
+
+    A video of which there are many copies is named as the `of` of each, if it comes first; among the copies, not every
+    pair is. At most one stretch is given for a pair of videos: the longest.
+
+    Args:
+        fingerprints: by video id; of two copies, the one that comes first is taken for the original.
+        references: by video id; not compared with each other.
+        min_share: of what the shorter video shows, in time, that must be in the other.
+        min_overlap_s: of pictures that show something and match.
+        enough_s: so long a stretch makes a copy whatever its share.
+
+    Returns:
+        In the order of `fingerprints`, and for one video in the order of what it is a copy of.
+    """
+    originals = fingerprints if references is None else references
+    names, found = list(originals), list(originals.values())
+    table = _Table(found)
+    copies = []
+    for position, (video, fingerprint) in enumerate(fingerprints.items()):
+        num_before = position if references is None else len(found)
+        for of, offsets_s in _candidates(table, fingerprint, num_before):
+            matches = [_match(fingerprint, found[of], offset_s) for offset_s in offsets_s]
+            best = max((match for match in matches if match), key=lambda match: match.matching_s, default=None)
+            share_s = min_share * min(fingerprint.informative_s, found[of].informative_s)
+            wanted_s = max(min_overlap_s, min(share_s, enough_s or math.inf))
+            if best and best.matching_s >= wanted_s:
+                copies.append(Copy(video, names[of], best.offset_s, best.overlap_s, best.similarity))
+    return copies
+
+
+def limits_of(params: CopyParams) -> dict[str, float]:
+    """The arguments of `find_copies` that a user sets."""
+    return params.model_dump(include={"min_share", "min_overlap_s", "enough_s"}, exclude_none=True)
+
+
+def is_recognisable(fingerprint: Fingerprint, min_overlap_s: float = MIN_OVERLAP_S) -> bool:
+    """Whether a copy of this video could be found: it shows something for long enough, and not always the same."""
+    hashes = fingerprint.hashes[fingerprint.informative]
+    return len(hashes) * SAMPLE_STEP_S >= min_overlap_s and _variety(hashes) >= MIN_VARIETY_BITS
+
+
+class _Table:
+    """Where each band of each picture occurs.
+
+    Attributes:
+        keys: for each band, uint64 [n] ascending.
+        owners: for each band, int64 [n], number of the video in which the key occurs, ascending where keys are equal.
+        times_s: for each band, float32 [n], when it occurs in that video.
+    """
+
+    def __init__(self, fingerprints: list[Fingerprint]) -> None:
+        self.keys, self.owners, self.times_s = [], [], []
+        for band in _BANDS:
+            parts = [_occurrences(fingerprint, band) for fingerprint in fingerprints]
+            keys = np.concatenate([np.empty(0, np.uint64), *(keys for keys, _ in parts)])
+            times_s = np.concatenate([np.empty(0, np.float32), *(times_s for _, times_s in parts)])
+            owners = np.repeat(np.arange(len(parts)), [len(keys) for keys, _ in parts])
+            order = np.argsort(keys, kind="stable")
+            self.keys.append(keys[order])
+            self.owners.append(owners[order])
+            self.times_s.append(times_s[order])
+
+    def votes(self, fingerprint: Fingerprint, num_before: int) -> tuple[np.ndarray, np.ndarray]:
+        """Every hit in the first `num_before` videos: the video's number and the time difference in seconds."""
+        all_owners, all_offsets_s = [], []
+        for band, keys, owners, times_s in zip(_BANDS, self.keys, self.owners, self.times_s, strict=True):
+            wanted, wanted_s = _occurrences(fingerprint, band)
+            first = np.searchsorted(keys, wanted)
+            num_hits = np.minimum(np.searchsorted(keys, wanted, side="right") - first, _MAX_HITS)
+            nth = np.arange(num_hits.sum()) - np.repeat(np.cumsum(num_hits) - num_hits, num_hits)
+            hits = np.repeat(first, num_hits) + nth
+            offsets_s = times_s[hits] - np.repeat(wanted_s, num_hits)
+            before = owners[hits] < num_before
+            all_owners.append(owners[hits][before])
+            all_offsets_s.append(offsets_s[before])
+        return np.concatenate(all_owners), np.concatenate(all_offsets_s)
+
+
+def _occurrences(fingerprint: Fingerprint, band: int) -> tuple[np.ndarray, np.ndarray]:
+    """When a band takes on a value that it takes on seldom in this video: keys, ascending, and times in seconds."""
+    keys = fingerprint.hashes[fingerprint.informative] & np.uint64(band)
+    times_s = fingerprint.times_s[fingerprint.informative]
+    begins = np.diff(keys, prepend=~keys[:1]) != 0
+    keys, times_s = keys[begins], times_s[begins]
+    order = np.argsort(keys, kind="stable")
+    _, which, counts = np.unique(keys[order], return_inverse=True, return_counts=True)
+    order = order[counts[which] <= _MAX_REPEATS]
+    return keys[order], times_s[order]
+
+
+def _candidates(table: _Table, fingerprint: Fingerprint, num_before: int) -> Iterator[tuple[int, list[float]]]:
+    """Videos that share pictures with this one, ascending, each with the time differences most pictures agree on."""
+    owners, offsets_s = table.votes(fingerprint, num_before)
+    order = np.lexsort((offsets_s, owners))
+    owners, offsets_s = owners[order], offsets_s[order].astype(np.float64)
+    # On one axis, far apart for two videos; a vote's support is the number of votes within half a step around it.
+    axis = owners * 4 * (np.abs(offsets_s).max(initial=0) + 1) + offsets_s
+    low = np.searchsorted(axis, axis - (SAMPLE_STEP_S / 2 + 1e-3))
+    high = np.searchsorted(axis, axis + (SAMPLE_STEP_S / 2 + 1e-3))
+    support = high - low
+    middles_s = offsets_s[(low + high) // 2]
+    for of in np.unique(owners[support >= _MIN_VOTES]).tolist():
+        of_it = slice(*np.searchsorted(owners, [of, of + 1]).tolist())
+        left, at_s = support[of_it].copy(), middles_s[of_it]
+        chosen: list[float] = []
+        while len(chosen) < _MAX_OFFSETS and left.max() >= _MIN_VOTES:
+            chosen.append(float(at_s[left.argmax()]))
+            left[np.abs(at_s - chosen[-1]) <= SAMPLE_STEP_S] = 0
+        yield of, chosen
+
+
+@dataclass(frozen=True)
+class _Match:
+    offset_s: float
+    overlap_s: float
+    matching_s: float
+    similarity: float
+
+
+def _match(video: Fingerprint, of: Fingerprint, offset_s: float) -> _Match | None:
+    """The longest stretch that matches at this time difference, if there is one and its pictures are varied."""
+    bits, compared = _differences(video, of, offset_s)
+    matching = compared & (bits <= MATCH_BITS)
+    sums = np.cumsum(np.where(matching, 1, np.where(compared, -_MISMATCH_COST, 0)))
+    lowest = np.minimum.accumulate(np.concatenate([[0], sums[:-1]]))
+    end = int(np.argmax(sums - lowest))
+    begin = int(np.searchsorted(-lowest, -lowest[end]))
+    inside = np.arange(begin, end + 1)
+    kept = inside[matching[begin : end + 1]]
+    if not len(kept):
+        return None
+    variety = _variety(video.hashes[kept])
+    if variety < MIN_VARIETY_BITS or bits[kept].mean() > MAX_OF_VARIETY * variety:
+        return None
+    shown_s = video.shown_s
+    return _Match(
+        offset_s,
+        overlap_s=float(shown_s[kept[0] : end + 1].sum()),
+        matching_s=float(shown_s[kept].sum()),
+        similarity=len(kept) / int(compared[inside].sum()),
+    )
+
+
+def _differences(video: Fingerprint, of: Fingerprint, offset_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bits in which each of the video's pictures differs from the other's at that moment, and where that says anything.
+
+    Both [m]; of the picture on display and the one that follows within a step, the nearer counts. Nothing is said
+    outside the overlap, nor where both pictures show nothing; one that does and one that does not are as different as
+    can be.
+    """
+    moments_s = video.times_s + offset_s
+    after = np.searchsorted(of.times_s, moments_s)
+    overlaps = (moments_s >= of.times_s[0] - SAMPLE_STEP_S) & (moments_s <= of.times_s[-1] + SAMPLE_STEP_S)
+    before, after = np.maximum(after - 1, 0), np.minimum(after, len(of.times_s) - 1)
+    after = np.where(of.times_s[after] - moments_s <= SAMPLE_STEP_S, after, before)
+    bits = np.full(len(moments_s), HASH_BITS)
+    compared = overlaps & (video.informative | of.informative[before] | of.informative[after])
+    for there in (before, after):
+        both = video.informative & of.informative[there]
+        bits = np.where(both, np.minimum(bits, np.bitwise_count(video.hashes ^ of.hashes[there])), bits)
+    return bits, compared
+
+
+def _variety(hashes: np.ndarray) -> float:
+    """Mean number of bits in which two of the pictures differ."""
+    share = np.unpackbits(hashes.view(np.uint8)).reshape(-1, HASH_BITS).mean(axis=0)
+    return float((2 * share * (1 - share)).sum())
