@@ -61,9 +61,9 @@ SCENE_S = 5.0
 
 
 def film(path: Path, num_scenes: int, fps: int = 12) -> None:
-    """Write a clip with a camera's grain: in each scene another thing moves over another ground."""
+    """Write a clip with a camera's grain: in each scene another thing moves over another ground, at another place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(len(path.name))
+    rng = np.random.default_rng(list(path.name.encode()))
     quiet = {"libx265": {"x265-params": "log-level=error"}, "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"}}
     with av.open(str(path), "w") as container:
         codec = ENCODERS[path.suffix.lower()]
@@ -72,11 +72,12 @@ def film(path: Path, num_scenes: int, fps: int = 12) -> None:
         stream.thread_count = 1
         for scene in range(num_scenes):
             ground, thing = (tuple(int(value) for value in rng.integers(40, 200, 3)) for _ in range(2))
+            width, height, first, top = (int(rng.integers(*span)) for span in ((20, 60), (20, 50), (0, 100), (0, 40)))
             for tick in range(round(SCENE_S * fps)):
                 image = Image.new("RGB", (160, 90), ground)
-                left = (scene * 37 + tick * 2) % 130
+                left = (first + tick * 2) % (160 - width)
                 draw = ImageDraw.Draw(image)
-                (draw.ellipse if scene % 2 else draw.rectangle)((left, 20, left + 30, 60), fill=thing)
+                (draw.ellipse if scene % 2 else draw.rectangle)((left, top, left + width, top + height), fill=thing)
                 grain = rng.integers(-12, 13, (90, 160, 1))
                 pixels = np.clip(np.asarray(image, np.int16) + grain, 0, 255).astype(np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))

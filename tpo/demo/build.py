@@ -72,9 +72,8 @@ def _write_damaged(folder: Path, rng: np.random.Generator) -> None:
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 16_000
         container.mux([*stream.encode(frame), *stream.encode()])
-    events = plan_events(rng, 8)
     for name in ("no_captions.mp4", "bad_captions.mp4"):
-        write_video(folder / name, events, phase=float(rng.uniform(0, 6.28)))
+        write_video(folder / name, plan_events(rng, 8), phase=float(rng.uniform(0, 6.28)))
     (folder / "bad_captions.srt").write_text("1\n00:00:00,000 -> half past nine\na red star\n")
 
 

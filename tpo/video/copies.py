@@ -25,11 +25,15 @@ from tpo.video.fingerprint import HASH_BITS, SAMPLE_STEP_S, Fingerprint
 MIN_SHARE = 0.5  # of the shorter video that must be in the other one: a shared intro makes no copy
 MIN_OVERLAP_S = 10.0  # of pictures that match; shorter videos have no copies but those of the same bytes
 MATCH_BITS = 14  # pictures that differ in more bits do not match; unlike ones differ in 30 on average
-MIN_VARIETY_BITS = 12.0  # mean difference of two pictures from anywhere in the stretch; nearly 0 where nothing moves
-MAX_OF_VARIETY = 0.5  # difference of the pictures that match, as a share of that variety
+# A picture within so many bits of the stretch's commonest one is taken for that one, which says nothing about when.
+STATIC_BITS = 6
+MIN_CHANGING_S = 7.0  # of other pictures than that; more than an intro
+MIN_CHANGING_SHARE = 0.3  # of the pictures that match
+MAX_OF_CHANGE = 0.5  # how far these may be from the other video's, as a share of how far from the commonest
 
 _MISMATCH_COST = 3  # matches that outweigh a mismatch: three quarters of a stretch match at the least
-_NUM_BANDS, _BAND_BITS = 6, 26  # a copy's pictures differ in 1 or 2 bits: six in ten have one band or more in common
+_NUM_BANDS, _BAND_BITS = 4, 26  # of a copy's pictures, which differ in 2 bits mostly, most have a band in common
+_TABLE_STEP_S = 0.5  # what is looked up is sampled more densely than what it is looked up in: half the memory
 _MAX_REPEATS = 4  # a band that comes up more often in one video says little about when
 _MAX_HITS = 16  # followed for each picture and band, the first videos first: the cost of logos and stock pictures
 _MIN_VOTES = 3  # for one time difference
@@ -104,26 +108,27 @@ def limits_of(params: CopyParams) -> dict[str, float]:
 
 def is_recognisable(fingerprint: Fingerprint, min_overlap_s: float = MIN_OVERLAP_S) -> bool:
     """Whether a copy of this video could be found: it shows something for long enough, and not always the same."""
-    hashes = fingerprint.hashes[fingerprint.informative]
-    return len(hashes) * SAMPLE_STEP_S >= min_overlap_s and _variety(hashes) >= MIN_VARIETY_BITS
+    away = _away(fingerprint.hashes[fingerprint.informative])
+    return fingerprint.informative_s >= min_overlap_s and _changes(away, fingerprint.shown_s[fingerprint.informative])
 
 
 class _Table:
-    """Where each band of each picture occurs.
+    """Where each band of each picture occurs, a picture every `_TABLE_STEP_S`.
 
     Attributes:
         keys: for each band, uint64 [n] ascending.
-        owners: for each band, int64 [n], number of the video in which the key occurs, ascending where keys are equal.
+        owners: for each band, int32 [n], number of the video in which the key occurs, ascending where keys are equal.
         times_s: for each band, float32 [n], when it occurs in that video.
     """
 
     def __init__(self, fingerprints: list[Fingerprint]) -> None:
+        sparse = [_sparse(fingerprint) for fingerprint in fingerprints]
         self.keys, self.owners, self.times_s = [], [], []
         for band in _BANDS:
-            parts = [_occurrences(fingerprint, band) for fingerprint in fingerprints]
+            parts = [_occurrences(fingerprint, band) for fingerprint in sparse]
             keys = np.concatenate([np.empty(0, np.uint64), *(keys for keys, _ in parts)])
             times_s = np.concatenate([np.empty(0, np.float32), *(times_s for _, times_s in parts)])
-            owners = np.repeat(np.arange(len(parts)), [len(keys) for keys, _ in parts])
+            owners = np.repeat(np.arange(len(parts), dtype=np.int32), [len(keys) for keys, _ in parts])
             order = np.argsort(keys, kind="stable")
             self.keys.append(keys[order])
             self.owners.append(owners[order])
@@ -143,6 +148,12 @@ class _Table:
             all_owners.append(owners[hits][before])
             all_offsets_s.append(offsets_s[before])
         return np.concatenate(all_owners), np.concatenate(all_offsets_s)
+
+
+def _sparse(fingerprint: Fingerprint) -> Fingerprint:
+    """The first picture of every `_TABLE_STEP_S`."""
+    first = np.diff(fingerprint.times_s // _TABLE_STEP_S, prepend=-1) != 0
+    return Fingerprint(fingerprint.times_s[first], fingerprint.hashes[first], fingerprint.informative[first])
 
 
 def _occurrences(fingerprint: Fingerprint, band: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,10 +209,11 @@ def _match(video: Fingerprint, of: Fingerprint, offset_s: float) -> _Match | Non
     kept = inside[matching[begin : end + 1]]
     if not len(kept):
         return None
-    variety = _variety(video.hashes[kept])
-    if variety < MIN_VARIETY_BITS or bits[kept].mean() > MAX_OF_VARIETY * variety:
-        return None
     shown_s = video.shown_s
+    away = _away(video.hashes[kept])
+    changing = away > STATIC_BITS
+    if not _changes(away, shown_s[kept]) or bits[kept][changing].mean() > MAX_OF_CHANGE * away[changing].mean():
+        return None
     return _Match(
         offset_s,
         overlap_s=float(shown_s[kept[0] : end + 1].sum()),
@@ -230,7 +242,13 @@ def _differences(video: Fingerprint, of: Fingerprint, offset_s: float) -> tuple[
     return bits, compared
 
 
-def _variety(hashes: np.ndarray) -> float:
-    """Mean number of bits in which two of the pictures differ."""
-    share = np.unpackbits(hashes.view(np.uint8)).reshape(-1, HASH_BITS).mean(axis=0)
-    return float((2 * share * (1 - share)).sum())
+def _away(hashes: np.ndarray) -> np.ndarray:
+    """Bits in which each picture differs from what most show, that is, from the one a static scene comes back to."""
+    bits = np.unpackbits(hashes.view(np.uint8)).reshape(-1, HASH_BITS)
+    return np.asarray((bits != (2 * bits.sum(axis=0) > len(bits))).sum(axis=1))
+
+
+def _changes(away: np.ndarray, shown_s: np.ndarray) -> bool:
+    """Whether enough is shown that tells one time from another."""
+    changing_s = shown_s[away > STATIC_BITS].sum()
+    return bool(changing_s >= max(MIN_CHANGING_S, MIN_CHANGING_SHARE * shown_s.sum()))

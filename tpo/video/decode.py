@@ -8,11 +8,16 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from tpo.records import View
 from tpo.video.frame_cache import FrameCache
 from tpo.video.frame_index import FrameIndex
 from tpo.video.measure import DamagedError, load_index, upright
+
+# Ours, measured by bench/decode.py: threads that decode frames ahead pay on long runs alone, because at each new start
+# they have decoded frames that nobody wants.
+_LONG_RUN_FRAMES = 100
 
 
 class DecodeError(Exception):
@@ -75,26 +80,60 @@ def decode(path: Path, view: View, index_dir: Path, cache: FrameCache | None = N
     )
 
 
-def _read(path: Path, index: FrameIndex, positions: Sequence[int]) -> Iterator[np.ndarray]:
-    """Pixels of the frames at ascending positions of the index, one after the other."""
+def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = True) -> Iterator[np.ndarray]:
+    """Pixels of the frames at ascending positions of the index, one after the other.
+
+    With `skip`, frames that are not wanted and that no other frame refers to are not decoded. Where a decoder without
+    them gives a frame that was not asked for, the rest is read again with all of them.
+    """
     if not positions:
         return
+    starts = _starts(index, positions)
+    wanted = set(index.pts[positions].tolist())
     with av.open(str(path)) as container:
         video = container.streams[index.stream]
         assert isinstance(video, av.VideoStream)
-        video.thread_type = "AUTO"
-        decoded, at = container.decode(video), -1
-        for position in positions:
-            restart = int(index.restarts[np.searchsorted(index.restarts, position, side="right") - 1])
-            if restart > at + 1:  # what lies between is not needed
-                container.seek(int(index.pts[restart]), stream=video)
-                decoded = container.decode(video)
-            wanted_pts = int(index.pts[position])
-            frame = next((frame for frame in decoded if frame.pts is not None and frame.pts >= wanted_pts), None)
-            if frame is None or frame.pts != wanted_pts:
-                raise DamagedError(f"no frame at {float(wanted_pts * index.time_base):.3f} s. Did the file change?")
-            yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
-            at = position
+        video.thread_type = "AUTO" if _mean_run(starts, positions) > _LONG_RUN_FRAMES else "SLICE"
+        frames: Iterator[av.VideoFrame] = iter(())
+        for number, (start, position) in enumerate(zip(starts, positions, strict=True)):
+            if start is not None:
+                if start > 0:  # at 0 the container is where it was opened
+                    container.seek(int(index.pts[start]), stream=video)
+                frames = _decoded(container, video, wanted if skip else None)
+            pts = int(index.pts[position])
+            frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= pts), None)
+            if frame is not None and frame.pts == pts:
+                yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+            elif skip:
+                yield from _read(path, index, positions[number:], skip=False)
+                return
+            else:
+                raise DamagedError(f"no frame at {float(pts * index.time_base):.3f} s. Did the file change?")
+
+
+def _starts(index: FrameIndex, positions: Sequence[int]) -> list[int | None]:
+    """Where to begin decoding anew for each position; none where going on from the one before it is no longer."""
+    before = [-2, *positions[:-1]]
+    restarts = index.restarts[np.searchsorted(index.restarts, positions, side="right") - 1].tolist()
+    return [restart if restart > at + 1 else None for restart, at in zip(restarts, before, strict=True)]
+
+
+def _mean_run(starts: Sequence[int | None], positions: Sequence[int]) -> float:
+    """Frames decoded from one start to the next."""
+    before = [0, *positions[:-1]]
+    runs = [
+        position - (at if start is None else start)
+        for start, at, position in zip(starts, before, positions, strict=True)
+    ]
+    return sum(runs) / sum(start is not None for start in starts)
+
+
+def _decoded(container: InputContainer, video: av.VideoStream, wanted: set[int] | None) -> Iterator[av.VideoFrame]:
+    """The frames that follow, or of those to which no other frame refers only the `wanted`, by timestamp."""
+    for packet in container.demux(video):
+        is_wanted = wanted is None or packet.pts is None or packet.pts in wanted
+        video.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+        yield from packet.decode()
 
 
 @dataclass(frozen=True)
