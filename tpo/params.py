@@ -41,7 +41,7 @@ class ProbeParams(_Section):
 
     silence_s: float = Field(60, gt=0, description="it hangs if it gives no frame for so long, and is killed")
     timeout_s: float = Field(6 * 3600, gt=0, description="it is stopped after so long even if frames keep coming")
-    max_memory_mb: int = Field(4096, ge=512, description="its own memory, in 2**20 bytes; held to on Linux")
+    max_memory_mb: int = Field(4096, ge=256, description="its own memory, in 2**20 bytes; held to on Linux")
 
 
 class Limits(_Section):

@@ -103,6 +103,24 @@ def write_cut(path: Path, share: float = 0.6, **how: Any) -> None:
     os.truncate(path, int(path.stat().st_size * share))
 
 
+def write_cut_in_the_index(path: Path) -> None:
+    """The end of the index is missing, and with it what the decoder has to know."""
+    write(path)
+    os.truncate(path, path.read_bytes().index(b"moov") + 330)
+
+
+def write_in_an_unknown_codec(path: Path) -> None:
+    write(path)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz9"))
+
+
+def write_beside_an_unknown_codec(path: Path) -> None:
+    """Two streams, of which the first is in a codec that nobody knows."""
+    write_beside_a_smaller_stream(path)
+    head, first, rest = path.read_bytes().partition(b"stsd")
+    path.write_bytes(head + first + rest.replace(b"avc1", b"zzz9", 1))
+
+
 def write_with_a_hole(path: Path, share: float = 0.5, **how: Any) -> None:
     """300 bytes of it are zeros."""
     write(path, size=(192, 128), **how)
@@ -198,12 +216,12 @@ def write_with_a_cover_stream(path: Path) -> None:
         out.mux(stream.encode())
 
 
-def write_in_two_sizes(path: Path) -> None:
+def write_in_two_sizes(path: Path, later: tuple[int, int]) -> None:
     """A broadcast that goes on in another size: two transport streams, one behind the other."""
     parts = [path.with_suffix(suffix) for suffix in (".a.ts", ".b.ts")]
     write(parts[0], seconds=2, time_base=Fraction(1, 90000))
     later_s = [2.2 + number / FPS for number in range(20)]
-    write(parts[1], seconds=2, size=(48, 32), times_s=later_s, time_base=Fraction(1, 90000))
+    write(parts[1], seconds=2, size=later, times_s=later_s, time_base=Fraction(1, 90000))
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     for part in parts:
         part.unlink()
@@ -276,6 +294,7 @@ VIDEOS: dict[str, tuple[Make, Facts]] = {
     "one frame is said to be a keyframe.mp4": (partial(remux, change=call_only_the_first_a_keyframe), {}),
     "refreshed bit by bit.mp4": (partial(write, options={"x264-params": "keyint=20:bframes=0:intra-refresh=1"}), {}),
     "beside a smaller stream.mp4": (write_beside_a_smaller_stream, {}),
+    "beside an unknown codec.mp4": (write_beside_an_unknown_codec, {}),
     "cover as attachment.mkv": (write_with_an_attached_cover, {}),
     "cover as stream.mp4": (write_with_a_cover_stream, {}),
     "turned 90.mp4": (
@@ -303,8 +322,8 @@ VIDEOS: dict[str, tuple[Make, Facts]] = {
     "mpeg4.avi": (partial(write, codec="mpeg4", options={}, time_base=Fraction(1, FPS)), {"codec": "mpeg4"}),
     "really a transport stream.mp4": (partial(write, file_format="mpegts", time_base=Fraction(1, 90000)), {}),
     "interlaced.mp4": (partial(write, options={"x264-params": f"{H264}:tff=1"}), {}),
-    "cut off.mkv": (write_cut, {"num_frames": None, "duration_s": None}),
-    "always the same.mp4": (partial(write, shown=[next(pictures(6, 1))] * 40), {}),
+    "cut off.mkv": (partial(write_cut, seconds=8), {"num_frames": None, "duration_s": None}),
+    "always the same.mp4": (partial(write, shown=[next(pictures(6, 1))] * 40, options={}), {}),
     "black.mp4": (partial(write, shown=[np.zeros((HEIGHT, WIDTH), np.uint8)] * 40), {}),
     "short.mp4": (partial(write, seconds=1.5), {"num_frames": 15, "duration_s": 1.5}),
     "small.mp4": (partial(write, size=(40, 30)), {"width": 40, "height": 30}),
@@ -315,10 +334,13 @@ VIDEOS: dict[str, tuple[Make, Facts]] = {
 REJECTED: dict[str, tuple[Make, Reason, str]] = {
     "cut off, index at the end.mp4": (write_cut, Reason.UNREADABLE, "Invalid data found"),
     "cut off, index at the front.mp4": (
-        partial(write_cut, muxer={"movflags": "faststart"}), Reason.UNREADABLE, "after ",
+        partial(write_cut, muxer={"movflags": "faststart"}), Reason.UNREADABLE, "Invalid data found",
     ),
-    "hole.mp4": (write_with_a_hole, Reason.UNREADABLE, "after "),
-    "hole.mkv": (write_with_a_hole, Reason.UNREADABLE, "Invalid data found"),
+    "cut off, in fragments.mp4": (
+        partial(write_cut, muxer={"movflags": "frag_keyframe+empty_moov"}), Reason.UNREADABLE, "",
+    ),
+    "hole.mp4": (write_with_a_hole, Reason.UNREADABLE, ""),
+    "hole.mkv": (write_with_a_hole, Reason.UNREADABLE, ""),
     "nothing in it.mp4": (Path.touch, Reason.EMPTY_FILE, "0 bytes"),
     "sound alone.mp4": (write_sound, Reason.NO_VIDEO_STREAM, "no video stream"),
     "text.mp4": (partial(Path.write_text, data="this is not a video\n" * 50), Reason.UNREADABLE, "Invalid data found"),
@@ -328,7 +350,10 @@ REJECTED: dict[str, tuple[Make, Reason, str]] = {
     "link to itself.mp4": (partial(link, target="link to itself.mp4"), Reason.UNREADABLE, "not a regular file"),
     "link out.mp4": (partial(link, target="../elsewhere.mp4"), Reason.OUTSIDE_FOLDER, "outside the videos folder"),
     "b-frames.avi": (partial(write, time_base=Fraction(1, FPS)), Reason.UNREADABLE, "encode the file again"),
-    "two sizes.mp4": (write_in_two_sizes, Reason.UNREADABLE, "size"),
+    "smaller from the middle on.mp4": (partial(write_in_two_sizes, later=(48, 32)), Reason.UNREADABLE, "size"),
+    "larger from the middle on.mp4": (partial(write_in_two_sizes, later=(192, 128)), Reason.UNREADABLE, "size"),
+    "cut off in its index.mp4": (write_cut_in_the_index, Reason.UNREADABLE, ""),
+    "unknown codec.mp4": (write_in_an_unknown_codec, Reason.UNREADABLE, ""),
     "film_bytes.mp4": (partial(same, of="film.mp4"), Reason.DUPLICATE, "the same bytes as film.mp4"),
     "link to the film.mp4": (partial(link, target="film.mp4"), Reason.DUPLICATE, "the same bytes as film.mp4"),
     "the film, smaller.mkv": (

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import av
 import numpy as np
+import psutil
 import pytest
 from numbered_video import (
     H264,
@@ -166,3 +168,55 @@ def test_a_file_that_was_replaced_since_it_was_measured_is_refused_and_one_that_
     write_numbered(path, STEADY_S[:100])
     with pytest.raises(DecodeError, match=r"a\.mp4: is not the video that was measured"):
         decode(path, view, tmp_path)
+
+
+def test_opening_files_again_and_again_leaks_neither_memory_nor_file_handles(tmp_path: Path) -> None:
+    # 10,000 opens grew by 5 MiB, most of it in the first ones; one frame kept by each would be 12 MiB a thousand.
+    path = tmp_path / "a.mp4"
+    write_numbered(path, STEADY_S[:30])
+    view = View(video_id=file_sha256(path), kind=ViewKind.DENSE, timestamps_s=(0.0, 1.0, 2.5))
+    process = psutil.Process()
+    for _ in range(200):
+        decode(path, view, tmp_path)
+    before, files = process.memory_info().rss, process.num_fds()
+    for _ in range(1500):
+        decode(path, view, tmp_path)
+    assert process.memory_info().rss - before < 10 << 20
+    assert process.num_fds() == files
+
+
+def test_the_stream_with_the_most_pixels_is_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        small, large = (container.add_stream("libx264", rate=10) for _ in range(2))
+        for stream, side_px in ((small, 32), (large, 64)):
+            stream.width = stream.height = side_px
+            stream.pix_fmt = "yuv420p"
+        for number in range(50):
+            for stream, pixels in ((small, np.zeros((32, 32, 3), np.uint8)), (large, picture(number))):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for stream in (small, large):
+            container.mux(stream.encode())
+    assert [number_on(pixels) for pixels in shown(path, 0.0, 1.7, 4.9).pixels] == [0, 17, 49]
+
+
+@pytest.mark.parametrize(("matrix", "colorspace"), [("ITU601", 6), ("ITU709", 1)])
+@pytest.mark.parametrize(
+    ("range_", "color_range", "pix_fmt"), [("MPEG", 1, "yuv420p"), ("JPEG", 2, "yuv420p"), ("MPEG", 1, "yuv420p10le")]
+)
+def test_colours_are_as_the_file_says_that_they_are_coded(
+    matrix: str, colorspace: int, range_: str, color_range: int, pix_fmt: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mp4"
+    colours = np.array([[200, 40, 40], [40, 180, 60], [30, 60, 220], [250, 250, 250], [3, 3, 3], [128, 128, 128]])
+    pixels = np.tile(colours.astype(np.uint8).repeat(16, axis=0), (64, 1, 1))  # columns of 16 px
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        stream.codec_context.colorspace, stream.codec_context.color_range = colorspace, color_range
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        coded = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=range_)
+        container.mux([*stream.encode(coded), *stream.encode()])
+    (found,) = shown(path, 0.0).pixels
+    inner = found.reshape(64, 6, 16, 3)[8:-8, :, 4:12].mean(axis=(0, 2))
+    np.testing.assert_allclose(inner, colours, atol=4)

@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from numbered_video import OPEN_GOP, every, write_numbered, write_sound
+from numbered_video import H264, OPEN_GOP, every, write_numbered, write_sound
 
 from tpo.demo.world import FPS, SIZE_PX, plan_events, write_video
 from tpo.params import ProbeParams
@@ -207,6 +209,58 @@ def test_a_decoder_that_hangs_is_killed_and_the_next_file_is_measured(tmp_path: 
         assert 4.9 < time.monotonic() - began < 30
         assert not is_running(hung)
         sound_video(prober, tmp_path / "a.mp4")
+
+
+def test_decoding_without_an_end_is_stopped(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(tmp_path / "frames", ProbeParams(timeout_s=0.001)) as prober:
+        found = set_aside(prober, tmp_path, "a.mp4")
+    assert (found.reason, found.detail) == (Reason.PROBE_TIMEOUT, "decoding took longer than 0.001 s and was stopped")
+
+
+def test_a_file_that_takes_longer_than_a_silence_is_measured(tmp_path: Path) -> None:
+    # The child says twice a second that it is alive; a limit between that and the time that all of the file takes.
+    write_numbered(tmp_path / "short.mp4", every(0.1, 5))
+    write_numbered(tmp_path / "long.mp4", every(0.1, 20_000), options={"preset": "ultrafast", **H264})
+    with Prober(tmp_path / "frames", ProbeParams(silence_s=20)) as prober:
+        sound_video(prober, tmp_path / "short.mp4")  # the child has started
+        prober._free[0]._limits = ProbeParams(silence_s=2)
+        began = time.monotonic()
+        assert sound_video(prober, tmp_path / "long.mp4").num_frames == 20_000
+        assert time.monotonic() - began > 2, "too quick to show anything"
+
+
+def test_the_kernel_ends_a_child_that_hangs_without_a_parent() -> None:
+    program = "import time; from tpo.video.probe import _Heart; _Heart(0.1).beat(); time.sleep(60)"
+    child = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert child.returncode == -signal.SIGALRM
+
+
+def test_pictures_too_large_for_the_memory_limit_are_set_aside_and_the_next_file_is_measured(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "huge.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 16_384, 8_192, "yuvj420p"
+        frame = av.VideoFrame(16_384, 8_192, "yuvj420p")
+        frame.pts = 0
+        container.mux([*stream.encode(frame), *stream.encode()])
+    write_numbered(tmp_path / "a.mp4", every(0.1, 5))
+    with Prober(tmp_path / "frames", ProbeParams(max_memory_mb=256)) as prober:
+        found = set_aside(prober, tmp_path, "huge.mkv")
+        assert (found.reason, found.detail) == (
+            Reason.PROBE_MEMORY, "decoding takes more than ingest.probe.max_memory_mb",
+        )  # fmt: skip
+        sound_video(prober, tmp_path / "a.mp4")
+
+
+def test_threads_share_a_prober_and_each_gets_a_child(tmp_path: Path) -> None:
+    for number in range(6):
+        write_numbered(tmp_path / f"{number}.mp4", every(0.1, 5 + number))
+    with Prober(tmp_path / "frames") as prober, ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda number: sound_video(prober, tmp_path / f"{number}.mp4"), range(6)))
+        assert [video.num_frames for video in found] == [5, 6, 7, 8, 9, 10]
+        children = [child.pid for child in prober._free]
+        assert 1 <= len(children) <= 2
+    assert not any(is_running(pid) for pid in children)
 
 
 def test_a_decoder_that_crashes_on_a_file_is_reported_and_the_next_file_is_measured(tmp_path: Path) -> None:

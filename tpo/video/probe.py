@@ -111,7 +111,8 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders write there what the answer says anyway
             bufsize=0,  # `select` must see every line that is there to be read
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the child finds the `tpo` that we are
+            # The child finds the `tpo` that we are, and sets no memory aside for a core each in NumPy.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
         )
 
     @property
