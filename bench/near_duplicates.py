@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -233,30 +234,39 @@ def length_and_rate(path: Path) -> tuple[float, float]:
         return container.duration / av.time_base, float(rate)
 
 
-def make_clips(folder: Path, seconds: int, videos: Path | None) -> list[Path]:
+def make_clip(path: Path, kind: str, number: int, seconds: int) -> Path:
+    rng = np.random.default_rng([number, *kind.encode()])
+    write(path, KINDS[kind](rng, seconds * FPS), FPS, "libx264", {"crf": "20", "preset": "veryfast"})
+    return path
+
+
+def make_clips(folder: Path, seconds: int, videos: Path | None, pool: Executor) -> list[Path]:
     """Two clips of each kind, and those given."""
-    clips = []
-    for kind, make in KINDS.items():
-        for number in range(2):
-            path = folder / f"{kind} {number}.mkv"
-            rng = np.random.default_rng([number, *kind.encode()])
-            write(path, make(rng, seconds * FPS), FPS, "libx264", {"crf": "20", "preset": "veryfast"})
-            clips.append(path)
+    named = [(folder / f"{kind} {number}.mkv", kind, number, seconds) for kind in KINDS for number in range(2)]
+    clips = list(pool.map(make_clip, *zip(*named, strict=True)))
     given = sorted(path for path in videos.iterdir() if path.suffix in (".mp4", ".mkv", ".webm")) if videos else []
     return clips + [path for path in given if length_and_rate(path)[0] >= MIN_CLIP_S]
 
 
-def recognise(clips: list[Path], folder: Path) -> dict[str, float]:
+def fingerprints_of(clip: Path, folder: Path) -> dict[str, Fingerprint]:
+    """Of the clip, and of all that is made from it."""
+    found = {clip.stem: fingerprint(clip)}
+    duration_s, fps = length_and_rate(clip)
+    path = folder / f"{clip.stem}, changed.mkv"
+    for name, change in CHANGES.items():
+        pictures = changed(clip, change, change.fps or fps, duration_s)
+        write(path, pictures, change.fps or fps, change.codec, change.options)
+        found[f"{clip.stem}: {name}"] = fingerprint(path)
+    return found
+
+
+def recognise(clips: list[Path], folder: Path, pool: Executor) -> dict[str, float]:
     """Print what is found among the clips and all that was made from them; precision and recall."""
-    original = {clip.stem: fingerprint(clip) for clip in clips}
-    made: dict[str, Fingerprint] = {}
-    for clip in clips:
-        duration_s, fps = length_and_rate(clip)
-        for name, change in CHANGES.items():
-            path = folder / "changed.mkv"
-            pictures = changed(clip, change, change.fps or fps, duration_s)
-            write(path, pictures, change.fps or fps, change.codec, change.options)
-            made[f"{clip.stem}: {name}"] = fingerprint(path)
+    everything: dict[str, Fingerprint] = {}
+    for found_of in pool.map(fingerprints_of, clips, [folder] * len(clips)):
+        everything |= found_of
+    original = {clip.stem: everything[clip.stem] for clip in clips}
+    made = {video: shown for video, shown in everything.items() if video not in original}
     copies = find_copies(made, original)
     found = {copy.video for copy in copies if copy.video.split(": ")[0] == copy.of}
     moving = [clip.stem for clip in clips if STATIC not in clip.stem]
@@ -266,17 +276,16 @@ def recognise(clips: list[Path], folder: Path) -> dict[str, float]:
         count = f"{len(moving) - len(missed)}/{len(moving)}"
         print(f"  {name:36} {count:>5}  {f'not {missed}' if missed else ''}")
     still = sum(STATIC in video for video in found)
-    print(
-        f"  {'static clips, all changes':36} {f'{still}/{2 * len(CHANGES)}':>5}  which no change over time tells apart"
-    )
+    count = f"{still}/{(len(clips) - len(moving)) * len(CHANGES)}"
+    print(f"  {'static clips, all changes':36} {count:>5}  which are not to be found")
     right = len(found) - still
     pairs: Counter[bool] = Counter()
-    for copy in find_copies(original | made):
+    for copy in find_copies(everything):
         is_right = copy.video.split(": ")[0] == copy.of.split(": ")[0]
         pairs[is_right] += 1
         if not is_right:
             print(f"  wrong: {copy}")
-    print(f"  pairs found among all {len(original | made)}: {pairs[True]} right, {pairs[False]} wrong", flush=True)
+    print(f"  pairs found among all {len(everything)}: {pairs[True]} right, {pairs[False]} wrong", flush=True)
     return {
         "precision": round(pairs[True] / max(1, pairs.total()), 4),
         "wrong_pairs": pairs[False],
@@ -339,11 +348,11 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, help="a folder of clips to add")
     args = parser.parse_args()
     seconds = 20 if args.quick else args.seconds
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, ProcessPoolExecutor() as pool:
         folder = Path(made)
-        clips = make_clips(folder, seconds, args.videos)
+        clips = make_clips(folder, seconds, args.videos, pool)
         print(f"{len(clips)} clips, most of {seconds} s, in {len(CHANGES)} ways each", flush=True)
-        results: dict[str, object] = dict(recognise(clips, folder))
+        results: dict[str, object] = dict(recognise(clips, folder, pool))
     print("videos of 5 minutes   seconds   a video      copies found   wrong")
     for num_videos in (100, 500, 1000) if args.quick else (100, 500, 2000, 5000):
         cost = measure_cost(num_videos)

@@ -1,5 +1,6 @@
 """ingest: a folder of videos → data/catalog. What cannot be used, is there twice or is a benchmark's is set aside."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def probe_files(files: list[File], params: ProbeParams) -> Done:
 
 
 def _name(file: File) -> str:
-    return readable(file[1])
+    """Of the file in the journal: a name of its own, also where two names are shown alike."""
+    path = os.fsencode(file[1])
+    return file[1].as_posix() if path.isascii() or file[1].as_posix() == readable(file[1]) else path.hex()
 
 
 @stage_flow("ingest")

@@ -1,13 +1,12 @@
 """A folder as people have them: every way in which a video can be odd or broken, by itself, through the real flow."""
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,33 @@ import av
 import numpy as np
 import psutil
 import pytest
-from av.stream import Disposition
-from PIL import Image
+from odd_videos import (
+    FPS,
+    H264,
+    HEIGHT,
+    TEN_BITS,
+    WIDTH,
+    X265,
+    link,
+    pictures,
+    same,
+    write,
+    write_beside_a_smaller_stream,
+    write_beside_an_unknown_codec,
+    write_cut,
+    write_cut_in_the_index,
+    write_from_the_second_group_on,
+    write_in_an_unknown_codec,
+    write_in_two_sizes,
+    write_mac_companion,
+    write_part,
+    write_sound,
+    write_with_a_cover_stream,
+    write_with_a_hole,
+    write_with_an_attached_cover,
+    write_with_misplaced_keyframes,
+    write_without_a_table_of_keyframes,
+)
 from processes import edit_params, finish, killed_when, must_work
 
 from tpo.records import Checked, Reason, Rejection, Video, View, ViewKind
@@ -29,227 +53,10 @@ from tpo.video.decontaminate import VideoReport
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
-FPS, WIDTH, HEIGHT = 10, 96, 64
-H264 = "keyint=20:bframes=3:b-adapt=0:scenecut=0"
-HEVC = "log-level=none:pools=none:frame-threads=1:keyint=20:scenecut=0"  # open groups are its default
-X265 = {"codec": "libx265", "options": {"x265-params": HEVC}}
-TEN_BITS = "yuv420p10le"
 CATALOG_FILES = ("videos.jsonl", "rejected.jsonl", "flagged.jsonl", "decontamination.json")
 
 Make = Callable[[Path], None]
 Facts = dict[str, Any]
-
-
-def pictures(seed: int, seconds: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[np.ndarray]:
-    """Grey pictures of a camera that pans over a landscape, another one every two seconds."""
-    rng = np.random.default_rng(seed)
-    land = np.empty(0)
-    for number in range(round(seconds * FPS)):
-        if number % (2 * FPS) == 0:
-            image = Image.fromarray(rng.integers(20, 236, (5, 7), np.uint8))
-            land = np.asarray(image.resize((3 * size[0], size[1]), Image.Resampling.BICUBIC))
-        left = number * 2 % (2 * size[0])
-        yield land[:, left : left + size[0]].copy()
-
-
-def encode(
-    out: av.container.OutputContainer,
-    shown: Sequence[np.ndarray],
-    codec: str = "libx264",
-    options: Mapping[str, str] | None = None,
-    pix_fmt: str = "yuv420p",
-    times_s: Sequence[float] | None = None,
-    rotation_deg: int = 0,
-    time_base: Fraction = Fraction(1, 1000),
-) -> None:
-    """Add a video stream. One thread, so that the same bytes come out each time."""
-    stream = out.add_stream(codec, rate=FPS, options=dict({"x264-params": H264} if options is None else options))
-    assert isinstance(stream, av.VideoStream)
-    stream.height, stream.width = shown[0].shape
-    stream.pix_fmt, stream.thread_count = pix_fmt, 1
-    stream.codec_context.time_base = time_base
-    stream.set_display_rotation(rotation_deg)
-    for number, grey in enumerate(shown):
-        frame = av.VideoFrame.from_ndarray(grey, format="gray")
-        frame.time_base = time_base
-        frame.pts = round((times_s[number] if times_s else Fraction(number, FPS)) / time_base)
-        out.mux(stream.encode(frame))
-    out.mux(stream.encode())
-
-
-def write(
-    path: Path,
-    seconds: float = 4,
-    size: tuple[int, int] = (WIDTH, HEIGHT),
-    seed: int | None = None,
-    shown: Sequence[np.ndarray] | None = None,
-    scaled_to: tuple[int, int] | None = None,
-    file_format: str | None = None,
-    muxer: Mapping[str, str] | None = None,
-    **how: Any,
-) -> None:
-    """A video that shows what no other file does, unless it has the same `seed`, or pictures that are given."""
-    seed = zlib.crc32(os.fsencode(path.name)) if seed is None else seed
-    shown = list(pictures(seed, seconds, size)) if shown is None else shown
-    if scaled_to:
-        shown = [np.asarray(Image.fromarray(grey).resize(scaled_to)) for grey in shown]
-    with av.open(str(path), "w", format=file_format, options=dict(muxer or {})) as out:
-        encode(out, shown, **how)
-
-
-def write_cut(path: Path, share: float = 0.6, **how: Any) -> None:
-    """The first part of the file, as of a download that was interrupted."""
-    write(path, **how)
-    os.truncate(path, int(path.stat().st_size * share))
-
-
-def write_cut_in_the_index(path: Path) -> None:
-    """The end of the index is missing, and with it what the decoder has to know."""
-    write(path)
-    os.truncate(path, path.read_bytes().index(b"moov") + 330)
-
-
-def write_in_an_unknown_codec(path: Path) -> None:
-    write(path)
-    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz9"))
-
-
-def write_beside_an_unknown_codec(path: Path) -> None:
-    """Two streams, of which the first is in a codec that nobody knows."""
-    write_beside_a_smaller_stream(path)
-    head, first, rest = path.read_bytes().partition(b"stsd")
-    path.write_bytes(head + first + rest.replace(b"avc1", b"zzz9", 1))
-
-
-def write_with_a_hole(path: Path, share: float = 0.5, **how: Any) -> None:
-    """300 bytes of it are zeros."""
-    write(path, size=(192, 128), **how)
-    with path.open("r+b") as file:
-        file.seek(int(path.stat().st_size * share))
-        file.write(bytes(300))
-
-
-def write_sound(path: Path, seconds: float = 4, with_video: bool = False) -> None:
-    with av.open(str(path), "w") as out:
-        sound = out.add_stream("aac", rate=16000)
-        if with_video:
-            encode(out, list(pictures(zlib.crc32(path.name.encode()), seconds)))
-        for start in range(0, round(16000 * seconds), 1024):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 16000, start
-            out.mux(sound.encode(frame))
-        out.mux(sound.encode())
-
-
-def remux(path: Path, change: Callable[[int, av.Packet], bool], **how: Any) -> None:
-    """Written, then copied without encoding: those packets for which `change`, which may change them, says so."""
-    whole = path.with_name("whole.mp4")
-    write(whole, seed=zlib.crc32(path.name.encode()), **how)
-    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
-        stream = old.streams.video[0]
-        copy = new.add_stream_from_template(stream)
-        for number, packet in enumerate(old.demux(stream)):
-            if packet.dts is not None and change(number, packet):
-                packet.stream = copy
-                new.mux(packet)
-    whole.unlink()
-
-
-def call_every_frame_a_keyframe(number: int, packet: av.Packet) -> bool:
-    packet.is_keyframe = True
-    return True
-
-
-def call_only_the_first_a_keyframe(number: int, packet: av.Packet) -> bool:
-    packet.is_keyframe = number == 0
-    return True
-
-
-def from_the_second_group_on(number: int, packet: av.Packet) -> bool:
-    """What `ffmpeg -ss 2 -c copy` does."""
-    assert packet.pts is not None
-    assert packet.dts is not None
-    packet.pts, packet.dts = (round(stamp - 2 / packet.time_base) for stamp in (packet.pts, packet.dts))
-    return number >= 2 * FPS
-
-
-def write_beside_a_smaller_stream(path: Path) -> None:
-    """The first stream is the smaller one, at half the frame rate."""
-    with av.open(str(path), "w") as out:
-        small = list(pictures(1, 4, (48, 32)))[::2]
-        streams = [out.add_stream("libx264", rate=rate, options={"x264-params": H264}) for rate in (FPS // 2, FPS)]
-        for stream, shown in zip(streams, (small, list(pictures(2, 4))), strict=True):
-            stream.height, stream.width = shown[0].shape
-            stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        out.start_encoding()
-        for stream, shown in zip(streams, (small, list(pictures(2, 4))), strict=True):
-            for grey in shown:
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray")))
-            out.mux(stream.encode())
-
-
-def cover_picture() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (400, 400), "red").save(file, "JPEG")
-    return file.getvalue()
-
-
-def write_with_an_attached_cover(path: Path) -> None:
-    with av.open(str(path), "w") as out:
-        out.add_attachment("cover.jpg", "image/jpeg", cover_picture())
-        encode(out, list(pictures(3, 4)))
-
-
-def write_with_a_cover_stream(path: Path) -> None:
-    with av.open(str(path), "w") as out:
-        cover = out.add_stream("mjpeg")
-        cover.width = cover.height = 400
-        cover.pix_fmt, cover.disposition = "yuvj420p", Disposition.attached_pic
-        stream = out.add_stream("libx264", rate=FPS, options={"x264-params": H264})
-        stream.width, stream.height, stream.pix_fmt, stream.thread_count = WIDTH, HEIGHT, "yuv420p", 1
-        out.start_encoding()
-        packet = av.Packet(cover_picture())
-        packet.stream, packet.time_base, packet.pts, packet.dts = cover, Fraction(1, FPS), 0, 0
-        out.mux(packet)
-        for grey in pictures(4, 4):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray")))
-        out.mux(stream.encode())
-
-
-def write_in_two_sizes(path: Path, later: tuple[int, int]) -> None:
-    """A broadcast that goes on in another size: two transport streams, one behind the other."""
-    parts = [path.with_suffix(suffix) for suffix in (".a.ts", ".b.ts")]
-    write(parts[0], seconds=2, time_base=Fraction(1, 90000))
-    later_s = [2.2 + number / FPS for number in range(20)]
-    write(parts[1], seconds=2, size=later, times_s=later_s, time_base=Fraction(1, 90000))
-    path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    for part in parts:
-        part.unlink()
-
-
-def write_mac_companion(path: Path) -> None:
-    """What macOS leaves beside each file on a foreign disk."""
-    path.write_bytes(bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(4072))
-
-
-def same(path: Path, of: str) -> None:
-    shutil.copy(path.with_name(of), path)
-
-
-def write_part(path: Path, of: str, first_group: int) -> None:
-    with av.open(str(path.with_name(of))) as old, av.open(str(path), "w") as new:
-        stream = old.streams.video[0]
-        copy = new.add_stream_from_template(stream)
-        groups = 0
-        for packet in old.demux(stream):
-            groups += packet.is_keyframe
-            if packet.dts is not None and groups > first_group:
-                packet.stream = copy
-                new.mux(packet)
-
-
-def link(path: Path, target: str) -> None:
-    path.symlink_to(target)
 
 
 # What every file is unless its line says otherwise.
@@ -283,15 +90,16 @@ VIDEOS: dict[str, tuple[Make, Facts]] = {
     "open groups.mp4": (partial(write, options={"x264-params": f"{H264}:open-gop=1"}), {}),
     "open groups, hevc.mkv": (partial(write, **X265), {"codec": "hevc"}),
     "cut in an open group.mp4": (
-        partial(remux, change=from_the_second_group_on, options={"x264-params": f"{H264}:open-gop=1"}, seconds=8),
-        {"num_frames": None, "duration_s": None},
+        partial(write_from_the_second_group_on, options={"x264-params": f"{H264}:open-gop=1"}),
+        {"num_frames": 60, "duration_s": 6.0},
     ),
     "cut in an open group, hevc.mkv": (
-        partial(remux, change=from_the_second_group_on, seconds=8, **X265),
-        {"codec": "hevc", "num_frames": None, "duration_s": None},
+        partial(write_from_the_second_group_on, **X265), {"codec": "hevc", "num_frames": 60, "duration_s": 6.0},
     ),
-    "every frame is said to be a keyframe.mp4": (partial(remux, change=call_every_frame_a_keyframe), {}),
-    "one frame is said to be a keyframe.mp4": (partial(remux, change=call_only_the_first_a_keyframe), {}),
+    "misplaced keyframes.mp4": (write_with_misplaced_keyframes, {"num_frames": 80, "duration_s": 8.0}),
+    "every frame is said to be a keyframe.mp4": (
+        write_without_a_table_of_keyframes, {"num_frames": 80, "duration_s": 8.0},
+    ),
     "refreshed bit by bit.mp4": (partial(write, options={"x264-params": "keyint=20:bframes=0:intra-refresh=1"}), {}),
     "beside a smaller stream.mp4": (write_beside_a_smaller_stream, {}),
     "beside an unknown codec.mp4": (write_beside_an_unknown_codec, {}),
@@ -386,7 +194,7 @@ ODD: dict[str, list[Reason]] = {
     "two frames.mp4": [Reason.TOO_SHORT, Reason.TOO_FEW_FRAMES, Reason.STATIC],
     "short.mp4": [Reason.TOO_SHORT],
     "one pixel, ffv1.mkv": [Reason.TOO_SMALL],
-    "one pixel, h264.mp4": [Reason.TOO_SMALL],
+    "one pixel, h264.mp4": [Reason.TOO_SMALL, Reason.STATIC],
     "small.mp4": [Reason.TOO_SMALL],
     "always the same.mp4": [Reason.STATIC],
     "black.mp4": [Reason.TOO_DARK, Reason.STATIC],
@@ -494,7 +302,7 @@ def still_working_in(folder: Path) -> list[list[str]]:
 def played(path: Path, width: int) -> list[av.VideoFrame]:
     """What a player shows of the stream that is so wide, by decoding it in order."""
     with av.open(str(path)) as container:
-        stream = next(stream for stream in container.streams.video if width in (stream.width, stream.height))
+        stream = next(s for s in container.streams.video if s.codec_context and width in (s.width, s.height))
         return list(container.decode(stream))
 
 
@@ -633,9 +441,10 @@ def test_limits_as_shipped_set_aside_for_the_first_that_is_broken(
 
 
 def journaled(folder: Path) -> list[str]:
-    """The files that are done, of a run that was killed."""
+    """What is done, of a run that was killed: files by their names below the folder of videos or of benchmarks."""
     lines = [line for path in (folder / ".tpo/ingest").glob("*/journal.jsonl") for line in path.open("rb")]
-    return [json.loads(line)["item"] for line in lines if line.endswith(b"\n")]
+    records = [json.loads(line)["records"] for line in lines if line.endswith(b"\n")]
+    return [fields.get("path") or fields["item"] for ((_, fields),) in records]
 
 
 def wipe(path: Path) -> None:
@@ -657,7 +466,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same_without_looking_again_a
         assert len(set(done)) == len(done)
         assert not (tmp_path / "data/catalog").exists(), "nothing half-written is to be seen"
         assert still_working_in(tmp_path) == []
-        regular = [tmp_path / name for name in done if (tmp_path / name).is_file() and Path(name).name not in TWICE]
+        paths = [tmp_path / "data" / root / name for root in ("videos", "benchmarks") for name in done]
+        regular = [path for path in paths if path.is_file() and path.name not in TWICE]
         assert len(regular) > 10
         for path in regular:
             wipe(path)
@@ -704,3 +514,15 @@ def test_without_a_benchmark_the_report_says_that_nothing_was_checked(
     assert report.status == "not checked"
     assert report.note.startswith("No benchmark below data/benchmarks.")
     assert read_manifest(tmp_path / "data/catalog").facts["benchmarks"] == "not checked"
+
+
+def test_two_names_that_are_written_down_alike_are_two_files(tmp_path: Path, environment: dict[str, str]) -> None:
+    set_up(tmp_path)
+    videos = tmp_path / "data/videos"
+    videos.mkdir(parents=True)
+    write(videos / "plain.mp4")
+    (videos / "plain.mp4").rename(videos / os.fsdecode(NOT_UTF_8))
+    write(videos / "caf\\xe9.mp4")  # a backslash, and all of it UTF-8
+    must_work("ingest", tmp_path, environment)
+    assert list(videos_in(tmp_path / "data/catalog")) == ["caf\\xe9.mp4"]
+    assert [rejection.reason for rejection in rejections_in(tmp_path / "data/catalog")] == [Reason.UNREADABLE]

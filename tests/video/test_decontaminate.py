@@ -24,7 +24,7 @@ def item(name: str, path: str) -> Item:
 
 def pictures(film: int, start_s: float, end_s: float) -> Fingerprint:
     """The hashes of a stretch of an endless film, of which each number is another."""
-    hashes = np.random.default_rng(film).integers(0, 2**64, 1000, np.uint64)
+    hashes = np.random.default_rng(film).integers(0, 2**64, 4000, np.uint64)
     first, last = round(start_s / SAMPLE_STEP_S), round(end_s / SAMPLE_STEP_S)
     times_s = np.arange(last - first) * np.float32(SAMPLE_STEP_S)
     return Fingerprint(times_s, hashes[first:last], np.ones(last - first, bool))

@@ -36,7 +36,7 @@ _NUM_BANDS, _BAND_BITS = 4, 26  # of a copy's pictures, which differ in 2 bits m
 _TABLE_STEP_S = 0.5  # what is looked up is sampled more densely than what it is looked up in: half the memory
 _MAX_REPEATS = 4  # a band that comes up more often in one video says little about when
 _MAX_HITS = 16  # followed for each picture and band, the first videos first: the cost of logos and stock pictures
-_MIN_VOTES = 3  # for one time difference
+_MIN_VOTES = 4  # for one time difference; with more, slide shows of a few slides are lost
 _MAX_OFFSETS = 4  # time differences checked for a pair of videos, those with most votes first
 
 _BANDS = [

@@ -35,9 +35,10 @@ class Frames:
 
 
 def last_words(error: Exception, path: str) -> str:
-    """The last line of a decoder's complaint, the same each time: no clock, no path but the file's name."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[-1].replace(path, Path(path).name)
-    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ", "", line)
+    """The last line of a decoder's complaint, the same each time: no error number, no path but the file's name."""
+    text = error.strerror if isinstance(error, av.error.FFmpegError) and error.strerror else str(error)
+    line = (text.strip() or type(error).__name__).splitlines()[-1].replace(path, Path(path).name)
+    return re.sub(r"^\[Errno -?\d+\] ", "", line)
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = 
         for number, (start, position) in enumerate(zip(starts, positions, strict=True)):
             if start is not None:
                 if start > 0:  # at 0 the container is where it was opened
-                    container.seek(int(index.pts[start]), stream=video)
+                    container.seek(int(index.seeks[np.searchsorted(index.restarts, start)]), stream=video)
                 frames = _decoded(container, video, wanted if skip else None)
             pts = int(index.pts[position])
             frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= pts), None)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+_TOLERANCE_S = 0.6e-3  # half a millisecond, and what floating point adds
+
 
 @dataclass(frozen=True)
 class FrameIndex:
@@ -18,6 +20,7 @@ class FrameIndex:
         end_pts: when the last frame's display ends.
         restarts: int64 [k], positions in `pts` of the keyframes from which decoding gives the right pictures. The first
             is 0: the start of the file.
+        seeks: int64 [k], the timestamp to seek to for each of them.
     """
 
     stream: int
@@ -25,6 +28,7 @@ class FrameIndex:
     pts: np.ndarray
     end_pts: int
     restarts: np.ndarray
+    seeks: np.ndarray
 
     @property
     def timestamps_s(self) -> np.ndarray:
@@ -38,9 +42,9 @@ class FrameIndex:
     def on_display(self, moments_s: np.ndarray) -> np.ndarray:
         """Position of the frame on display at each moment, int64; before the first and after the last one, that one.
 
-        A millisecond of tolerance, because views round to milliseconds: 3.3335 s is written down as 3.333.
+        With tolerance, because views round to milliseconds: 3.3335 s is written down as 3.333.
         """
-        found = np.searchsorted(self.timestamps_s, np.asarray(moments_s) + 1e-3, side="right") - 1
+        found = np.searchsorted(self.timestamps_s, np.asarray(moments_s) + _TOLERANCE_S, side="right") - 1
         return np.clip(found, 0, len(self.pts) - 1)
 
     def as_arrays(self) -> dict[str, Any]:
@@ -51,6 +55,7 @@ class FrameIndex:
             "pts_steps": np.diff(self.pts, prepend=0),  # at a constant frame rate all the same: little is left of them
             "end_pts": self.end_pts,
             "restarts": self.restarts,
+            "seeks": self.seeks,
         }
 
     @classmethod
@@ -61,4 +66,5 @@ class FrameIndex:
             pts=np.cumsum(saved["pts_steps"]),
             end_pts=int(saved["end_pts"]),
             restarts=saved["restarts"],
+            seeks=saved["seeks"],
         )

@@ -29,9 +29,10 @@ from tpo.video.fingerprint import SAMPLE_STEP_S, Fingerprint, hash_picture
 from tpo.video.frame_index import FrameIndex
 
 # Part of the files' names: what an older form of this module, or another decoder, found out is measured again.
-_VERSION = f"v2-pyav{av.__version__}"
+_VERSION = f"v3-pyav{av.__version__}"
 _MIN_GROUP_FRAMES = 8  # ours: where every frame is a keyframe, trying each of them would decode the file many times
 _ROW_STEP = 4  # every fourth row of a picture is compared: damage comes in blocks of at least that height
+_SEEK_MARGIN_S = 0.2  # ours: in transport streams a seek to a keyframe's own time ends behind it
 _SMALL_PX = 128  # ours: longer side of the grey pictures that fingerprint, brightness and change are taken from
 _CHUNK_BYTES = 1 << 24
 
@@ -127,9 +128,16 @@ def file_sha256(path: Path, on_progress: Progress = lambda: None) -> str:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream that is meant by "the video": of those that are no cover picture the one with the most pixels."""
+    """The stream that is meant by "the video": of those that are no cover picture the one with the most pixels.
+
+    Raises:
+        DamagedError: there are such streams, and none that can be decoded.
+    """
     moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    return max(moving, key=lambda stream: stream.width * stream.height, default=None)
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if moving and not known:
+        raise DamagedError("there is no decoder for the video stream")
+    return max(known, key=lambda stream: stream.width * stream.height, default=None)
 
 
 def upright(pixels: np.ndarray, rotation_deg: int) -> np.ndarray:
@@ -152,11 +160,11 @@ def measure(path: Path, on_progress: Progress = lambda: None) -> Measured:
             raise DamagedError("the file has no video stream")
         looks = _Looks()
         seen = _decode_in_order(container, video, looks, on_progress)
-        restarts = _clean_restarts(container, video, seen, on_progress)
+        restarts, seeks = _clean_restarts(container, video, seen, on_progress)
         assert video.time_base is not None
         pts = np.array([frame.pts for frame in seen], np.int64)
         last_pts = seen[-1].duration or (int(np.median(np.diff(pts))) if len(pts) > 1 else _one_frame(video))
-        index = FrameIndex(video.index, video.time_base, pts, int(pts[-1]) + last_pts, np.array(restarts))
+        index = FrameIndex(video.index, video.time_base, pts, int(pts[-1]) + last_pts, restarts, seeks)
     return Measured(index, looks.fingerprint(), looks.brightness, looks.change)
 
 
@@ -223,6 +231,7 @@ def _decode_in_order(
     container: InputContainer, video: VideoStream, looks: _Looks, on_progress: Progress
 ) -> list[_Seen]:
     seen: list[_Seen] = []
+    size: tuple[int, int] | None = None
     assert video.time_base
     try:
         for frame in container.decode(video):
@@ -234,6 +243,10 @@ def _decode_in_order(
                 raise DamagedError(f"{found}; encode the file again")
             if frame.is_corrupt:
                 raise DamagedError(f"the picture at {frame.time:.3f} s is damaged")
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                found = f"the picture changes its size at {frame.time:.3f} s, from {size[0]}x{size[1]}"
+                raise DamagedError(f"{found} to {frame.width}x{frame.height}; encode the file again")
             seen.append(_Seen(frame.pts, frame.duration, _digest(frame), frame.key_frame))
             looks.look(float((frame.pts - seen[0].pts) * video.time_base), frame)
     except MemoryError:  # of FFmpeg's errors this one is not about the file
@@ -247,25 +260,34 @@ def _decode_in_order(
 
 def _clean_restarts(
     container: InputContainer, video: VideoStream, seen: list[_Seen], on_progress: Progress
-) -> list[int]:
-    """Positions of the keyframes from which all frames up to the next such one come out as they do in order."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keyframes from which all frames up to the next such one come out as they do in order; see `FrameIndex`."""
     candidates = [0]
     for position, frame in enumerate(seen):
         if frame.is_key and position - candidates[-1] >= _MIN_GROUP_FRAMES:
             candidates.append(position)
-    clean = [len(seen)]
+    assert video.time_base
+    margin_pts = round(_SEEK_MARGIN_S / video.time_base)
+    clean, end = [], len(seen)
     for position in reversed(candidates[1:]):
-        if _is_clean(container, video, seen[position : clean[-1]], on_progress):
-            clean.append(position)
-    return [0, *reversed(clean[1:])]
+        frames = seen[position:end]
+        for seek in (frames[0].pts, frames[0].pts - margin_pts):
+            if _is_clean(container, video, frames, seek, on_progress):
+                clean.append((position, seek))
+                end = position
+                break
+    restarts, seeks = np.array([(0, seen[0].pts), *reversed(clean)], np.int64).T
+    return restarts, seeks
 
 
-def _is_clean(container: InputContainer, video: VideoStream, frames: list[_Seen], on_progress: Progress) -> bool:
-    """Whether decoding from the first of `frames`, a keyframe, gives exactly these."""
+def _is_clean(
+    container: InputContainer, video: VideoStream, frames: list[_Seen], seek: int, on_progress: Progress
+) -> bool:
+    """Whether decoding from where a seek ends gives exactly these frames, of which the first is a keyframe."""
     remaining = iter(frames)
     expected = next(remaining)
     try:
-        container.seek(expected.pts, stream=video)
+        container.seek(seek, stream=video)
         for frame in container.decode(video):
             on_progress()
             if frame.pts is not None and frame.pts < frames[0].pts:  # leads its group, or the seek ended earlier

@@ -216,7 +216,7 @@ def _measure(path: str, index_dir: Path, heart: _Heart) -> dict[str, Any]:
         "num_restarts": len(index.restarts),
         "width": first.height if sideways else first.width,
         "height": first.width if sideways else first.height,
-        "rotation_deg": first.rotation,
+        "rotation_deg": first.rotation % 360,
         "codec": codec,
         "is_vfr": bool(len(steps_s) and steps_s.max() - steps_s.min() > 0.1 * np.median(steps_s)),
         "has_audio": has_audio,
