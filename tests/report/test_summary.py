@@ -44,8 +44,9 @@ def _metrics() -> dict[str, object]:
 def finished(tmp_path: Path) -> Path:
     """A project folder in which every stage but captions, queries, answers and training has run."""
     catalog = Manifest(
-        stage="ingest", item="videos", items_in=5, items_out=2, set_aside={"too_short": 2, "unreadable": 1}, seconds=1
-    )
+        stage="ingest", item="videos", items_in=5, items_out=2, set_aside={"too_short": 2, "unreadable": 1}, seconds=1,
+        facts={"benchmarks": "partly checked"},
+    )  # fmt: skip
     publish(tmp_path / "data/catalog", {}, catalog)
     pairs = [_pair(i, Granularity.LOCALIZED if i % 3 else Granularity.COMPREHENSIVE) for i in range(9)]
     kept = Manifest(stage="judge", item="queries", items_in=12, items_out=9, set_aside={"not_better": 3}, seconds=1)
@@ -69,6 +70,7 @@ def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_wh
     assert "Videos       2 of 5 videos; set aside: 2 too short, 1 unreadable" in text
     assert "Pairs        9 of 12 queries: 3 comprehensive, 6 localized; set aside: 3 not better" in text
     assert "Captions     has not run" in text
+    assert "Benchmarks   training videos partly checked against the benchmarks'" in text
     assert "mlvu  50.0 % [50.0, 50.0] → 100.0 % [100.0, 100.0], difference +50.0 [+50.0, +50.0]; 8 items" in text
     assert "Promoted: tuned minus base is +50.0 points" in text
     for place in ("reports/index.html", "reports/data_docs/index.html", "mlflow ui --backend-", "prefect server start"):

@@ -82,6 +82,7 @@ class Summary(Record):
     pairs_by_granularity: dict[str, int]
     samples: tuple[Sample, ...]
     validation: ValidationVerdict | None
+    benchmarks_checked: dict[str, str]
     scores: tuple[Score, ...]
     unanswered: dict[str, int]
     decision: GateDecision | None
@@ -107,6 +108,11 @@ def collect(root: Path) -> Summary:
         pairs_by_granularity=dict(sorted(Counter(pair.granularity.value for pair in pairs).items())),
         samples=_samples(pairs),
         validation=None if verdict is None else ValidationVerdict.model_validate(verdict),
+        benchmarks_checked={
+            what: manifests[stage].facts["benchmarks"]
+            for what, stage in {"videos": "Videos", "questions": "Queries"}.items()
+            if stage in manifests and "benchmarks" in manifests[stage].facts
+        },
         scores=tuple(_score(name, numbers) for name, numbers in metrics.items() if name not in _NOT_BENCHMARKS),
         unanswered=metrics.get("incomplete", {}),
         decision=None if decision is None else GateDecision.model_validate(decision),
@@ -195,6 +201,8 @@ def to_text(summary: Summary) -> str:
         lines.append(line)
     lines += [f"{name:<12} has not run" for name in summary.not_run]
     lines.append(f"{'Validation':<12} {validation_text(summary.validation)}")
+    if summary.benchmarks_checked:
+        lines.append(f"{'Benchmarks':<12} {benchmarks_text(summary.benchmarks_checked)}")
     if summary.scores:
         width = max(len(score.benchmark) for score in summary.scores)
         lines += ["", "Accuracy, base → tuned, with intervals over videos"]
@@ -219,6 +227,11 @@ def validation_text(verdict: ValidationVerdict | None) -> str:
     return f"{state}, {len(verdict.outcomes)} expectations" + (f"; not met: {', '.join(failed)}" if failed else "")
 
 
+def benchmarks_text(checked: Mapping[str, str]) -> str:
+    """{"videos": "checked"} → "training videos checked against the benchmarks'"."""
+    return "training " + ", ".join(f"{what} {status}" for what, status in checked.items()) + " against the benchmarks'"
+
+
 def unanswered_videos(summary: Summary) -> dict[str, int]:
     """{"num_videos_missing": 2} → {"videos missing": 2}"""
     return {name.removeprefix("num_"): number for name, number in summary.unanswered.items()}
@@ -237,6 +250,9 @@ def write_html(summary: Summary, path: Path) -> None:
     )
     environment.filters |= {"percent": percent, "points": points, "counts": counts}
     page = environment.get_template("index.html.jinja").render(
-        summary=summary, validation=validation_text(summary.validation), unanswered=unanswered_videos(summary)
+        summary=summary,
+        validation=validation_text(summary.validation),
+        benchmarks=benchmarks_text(summary.benchmarks_checked) if summary.benchmarks_checked else "",
+        unanswered=unanswered_videos(summary),
     )
     write_atomic(path, page)
