@@ -65,8 +65,8 @@ class FilterParams(_Section):
 class CopyParams(_Section):
     """How much of what two videos show must be the same. Ours: measured by bench/near_duplicates.py."""
 
-    min_overlap_s: float = Field(gt=0, description="length of the stretch that both show")
-    min_share: float = Field(ge=0, le=1, description="of the shorter video: a shared intro makes no copy")
+    min_overlap_s: float = Field(10, gt=0, description="length of the stretch that both show")
+    min_share: float = Field(0.5, ge=0, le=1, description="of the shorter video: a shared intro makes no copy")
     enough_s: float | None = Field(None, gt=0, description="so long a stretch makes a copy whatever its share")
     score_only: bool = False
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from tpo.params import CopyParams
 from tpo.video.copies import Copy, find_copies, is_recognisable
 from tpo.video.fingerprint import SAMPLE_STEP_S, Fingerprint, hash_picture
 
@@ -208,8 +209,11 @@ def test_a_shared_intro_makes_no_copy_and_a_shared_half_does(known: dict[str, Fi
     (copy,) = find_copies({"b": joined(part(b, 0, 12), scene), "c": joined(scene, part(c, 0, 12))})
     assert (copy.offset_s, copy.overlap_s) == (12, 14)
     assert find_copies({"b": joined(b, scene), "c": joined(scene, c)}) == []  # a third of each
-    assert len(find_copies({"b": joined(b, scene), "c": joined(scene, c)}, min_share=0.3)) == 1
-    assert find_copies({"b": joined(b, scene), "c": joined(scene, c)}, min_share=0.3, min_overlap_s=15) == []
+    assert len(find_copies({"b": joined(b, scene), "c": joined(scene, c)}, limits=CopyParams(min_share=0.3))) == 1
+    assert (
+        find_copies({"b": joined(b, scene), "c": joined(scene, c)}, limits=CopyParams(min_share=0.3, min_overlap_s=15))
+        == []
+    )
 
 
 def test_short_stretches_with_something_else_or_black_between_them_do_not_add_up(known: dict[str, Fingerprint]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tpo.errors import UserError
 from tpo.params import CopyParams
 from tpo.records import Reason, Rejection, Video
-from tpo.video.copies import Copy, find_copies, limits_of
+from tpo.video.copies import Copy, find_copies
 from tpo.video.fingerprint import Fingerprint
 from tpo.video.probe import STAGE
 
@@ -54,7 +54,7 @@ def find_near_duplicates(
     by_id = {video.id: video for video in better_first}
     ordered = {video.id: fingerprints[video.id] for video in better_first}
     set_aside: dict[str, Rejection] = {}
-    for copy in find_copies(ordered, None, **limits_of(params)):
+    for copy in find_copies(ordered, limits=params):
         if copy.of not in set_aside:
             set_aside.setdefault(copy.video, _near_duplicate(by_id[copy.video], by_id[copy.of], copy))
     return [set_aside[video.id] for video in videos if video.id in set_aside]

@@ -22,8 +22,6 @@ from tpo.params import CopyParams
 from tpo.video.fingerprint import HASH_BITS, SAMPLE_STEP_S, Fingerprint
 
 # All of these are ours: measured by bench/near_duplicates.py.
-MIN_SHARE = 0.5  # of the shorter video that must be in the other one: a shared intro makes no copy
-MIN_OVERLAP_S = 10.0  # of pictures that match; shorter videos have no copies but those of the same bytes
 MATCH_BITS = 14  # pictures that differ in more bits do not match; unlike ones differ in 30 on average
 # A picture within so many bits of the stretch's commonest one is taken for that one, which says nothing about when.
 STATIC_BITS = 6
@@ -65,10 +63,7 @@ class Copy:
 def find_copies(
     fingerprints: Mapping[str, Fingerprint],
     references: Mapping[str, Fingerprint] | None = None,
-    *,
-    min_share: float = MIN_SHARE,
-    min_overlap_s: float = MIN_OVERLAP_S,
-    enough_s: float | None = None,
+    limits: CopyParams = CopyParams(),
 ) -> list[Copy]:
     """The videos that show the same as one before them in the mapping or, with `references`, as one of those.
 
@@ -78,9 +73,7 @@ def find_copies(
     Args:
         fingerprints: by video id; of two copies, the one that comes first is taken for the original.
         references: by video id; not compared with each other.
-        min_share: of what the shorter video shows, in time, that must be in the other.
-        min_overlap_s: of pictures that show something and match.
-        enough_s: so long a stretch makes a copy whatever its share.
+        limits: how long the stretch must be, in pictures that show something and match.
 
     Returns:
         In the order of `fingerprints`, and for one video in the order of what it is a copy of.
@@ -94,22 +87,19 @@ def find_copies(
         for of, offsets_s in _candidates(table, fingerprint, num_before):
             matches = [_match(fingerprint, found[of], offset_s) for offset_s in offsets_s]
             best = max((match for match in matches if match), key=lambda match: match.matching_s, default=None)
-            share_s = min_share * min(fingerprint.informative_s, found[of].informative_s)
-            wanted_s = max(min_overlap_s, min(share_s, enough_s or math.inf))
+            share_s = limits.min_share * min(fingerprint.informative_s, found[of].informative_s)
+            wanted_s = max(limits.min_overlap_s, min(share_s, limits.enough_s or math.inf))
             if best and best.matching_s >= wanted_s:
                 copies.append(Copy(video, names[of], best.offset_s, best.overlap_s, best.similarity))
     return copies
 
 
-def limits_of(params: CopyParams) -> dict[str, float]:
-    """The arguments of `find_copies` that a user sets."""
-    return params.model_dump(include={"min_share", "min_overlap_s", "enough_s"}, exclude_none=True)
-
-
-def is_recognisable(fingerprint: Fingerprint, min_overlap_s: float = MIN_OVERLAP_S) -> bool:
+def is_recognisable(fingerprint: Fingerprint, limits: CopyParams = CopyParams()) -> bool:
     """Whether a copy of this video could be found: it shows something for long enough, and not always the same."""
     away = _away(fingerprint.hashes[fingerprint.informative])
-    return fingerprint.informative_s >= min_overlap_s and _changes(away, fingerprint.shown_s[fingerprint.informative])
+    return fingerprint.informative_s >= limits.min_overlap_s and _changes(
+        away, fingerprint.shown_s[fingerprint.informative]
+    )
 
 
 class _Table:

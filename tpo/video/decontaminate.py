@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tpo.params import CopyParams
 from tpo.records import Checked, Item, Reason, Rejection, Video
-from tpo.video.copies import find_copies, is_recognisable, limits_of
+from tpo.video.copies import find_copies, is_recognisable
 from tpo.video.fingerprint import Fingerprint
 from tpo.video.probe import STAGE
 
@@ -133,7 +133,7 @@ def _compare(
     by_id = {video.id: video for video in videos}
     theirs = {video.id: video for video in benchmark.videos}
     references = {id_: fingerprints[id_] for id_ in theirs}
-    copies = find_copies(shown, references, **limits_of(params))
+    copies = find_copies(shown, references, params)
     found = {(copy.video, copy.of): (False, copy.overlap_s, copy.offset_s) for copy in copies}
     found |= {(id_, id_): (True, by_id[id_].duration_s, 0.0) for id_ in by_id if id_ in theirs}
     return [
@@ -165,7 +165,7 @@ def _check_of(
 
 
 def _not_comparable(videos: Sequence[Video], fingerprints: Mapping[str, Fingerprint], params: CopyParams) -> list[str]:
-    return [video.path for video in videos if not is_recognisable(fingerprints[video.id], params.min_overlap_s)]
+    return [video.path for video in videos if not is_recognisable(fingerprints[video.id], params)]
 
 
 def _overall(checks: Sequence[BenchmarkCheck], not_comparable: Sequence[str]) -> Checked:
