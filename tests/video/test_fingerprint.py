@@ -208,12 +208,10 @@ def test_a_shared_intro_makes_no_copy_and_a_shared_half_does(known: dict[str, Fi
     scene = part(a, 0, 14)
     (copy,) = find_copies({"b": joined(part(b, 0, 12), scene), "c": joined(scene, part(c, 0, 12))})
     assert (copy.offset_s, copy.overlap_s) == (12, 14)
-    assert find_copies({"b": joined(b, scene), "c": joined(scene, c)}) == []  # a third of each
-    assert len(find_copies({"b": joined(b, scene), "c": joined(scene, c)}, limits=CopyParams(min_share=0.3))) == 1
-    assert (
-        find_copies({"b": joined(b, scene), "c": joined(scene, c)}, limits=CopyParams(min_share=0.3, min_overlap_s=15))
-        == []
-    )
+    apart = {"b": joined(b, scene), "c": joined(scene, c)}
+    assert find_copies(apart) == []  # a third of each
+    assert len(find_copies(apart, limits=CopyParams(min_share=0.3))) == 1
+    assert find_copies(apart, limits=CopyParams(min_share=0.3, min_overlap_s=15)) == []
 
 
 def test_short_stretches_with_something_else_or_black_between_them_do_not_add_up(known: dict[str, Fingerprint]) -> None:

@@ -29,6 +29,7 @@ MIN_CHANGING_S = 7.0  # of other pictures than that; more than an intro
 MIN_CHANGING_SHARE = 0.3  # of the pictures that match
 MAX_OF_CHANGE = 0.5  # how far these may be from the other video's, as a share of how far from the commonest
 
+_LIMITS = CopyParams()
 _MISMATCH_COST = 3  # matches that outweigh a mismatch: three quarters of a stretch match at the least
 _NUM_BANDS, _BAND_BITS = 4, 26  # of a copy's pictures, which differ in 2 bits mostly, most have a band in common
 _TABLE_STEP_S = 0.5  # what is looked up is sampled more densely than what it is looked up in: half the memory
@@ -63,7 +64,7 @@ class Copy:
 def find_copies(
     fingerprints: Mapping[str, Fingerprint],
     references: Mapping[str, Fingerprint] | None = None,
-    limits: CopyParams = CopyParams(),
+    limits: CopyParams = _LIMITS,
 ) -> list[Copy]:
     """The videos that show the same as one before them in the mapping or, with `references`, as one of those.
 
@@ -94,12 +95,11 @@ def find_copies(
     return copies
 
 
-def is_recognisable(fingerprint: Fingerprint, limits: CopyParams = CopyParams()) -> bool:
+def is_recognisable(fingerprint: Fingerprint, limits: CopyParams = _LIMITS) -> bool:
     """Whether a copy of this video could be found: it shows something for long enough, and not always the same."""
-    away = _away(fingerprint.hashes[fingerprint.informative])
-    return fingerprint.informative_s >= limits.min_overlap_s and _changes(
-        away, fingerprint.shown_s[fingerprint.informative]
-    )
+    shown = fingerprint.informative
+    changes = _changes(_away(fingerprint.hashes[shown]), fingerprint.shown_s[shown])
+    return fingerprint.informative_s >= limits.min_overlap_s and changes
 
 
 class _Table:
