@@ -17,7 +17,7 @@ from tpo.video.catalog import drop_same_bytes, find_files, find_near_duplicates,
 from tpo.video.decontaminate import VideoReport, check_videos, group_by_benchmark, rejections
 from tpo.video.filters import filter_videos
 from tpo.video.fingerprint import Fingerprint
-from tpo.video.measure import load_measured
+from tpo.video.measure import VERSION, FileState, load_measured, state
 from tpo.video.probe import readable
 
 File = tuple[Path, Path]
@@ -31,8 +31,16 @@ def probe_files(files: list[File], params: ProbeParams) -> Done:
 
 def _name(file: File) -> str:
     """Of the file in the journal: a name of its own, also where two names are shown alike."""
-    path = os.fsencode(file[1])
-    return file[1].as_posix() if path.isascii() or file[1].as_posix() == readable(file[1]) else path.hex()
+    name = file[1].as_posix()
+    return name if name == readable(file[1]) else os.fsencode(name).hex()
+
+
+def _state(file: File) -> tuple[str, FileState | None]:
+    """What tells whether a file is still the one that was probed; a broken link has no state."""
+    try:
+        return _name(file), state(file[1])
+    except OSError:
+        return _name(file), None
 
 
 @stage_flow("ingest")
@@ -41,8 +49,8 @@ def ingest() -> None:
     settings = params.ingest
     files = [(params.data.videos, path) for path in find_videos(params.data.videos, settings.extensions)]
     theirs = [(params.data.benchmarks, path) for path in find_files(params.data.benchmarks, settings.extensions)]
-    stats = [(_name(file), file[1].lstat().st_size, file[1].lstat().st_mtime_ns) for file in files + theirs]
-    with Stage("ingest", "files", settings.probe.model_dump(mode="json"), stats, unit="files") as stage:
+    key = (settings.probe.model_dump(mode="json"), VERSION, [_state(file) for file in files + theirs])
+    with Stage("ingest", "files", *key, unit="files") as stage:
         probed = stage.map(probe_files, files + theirs, _name, params.runtime.items_per_task, settings.probe)
         found = probed[: len(files)]
         fit, unfit, flagged = filter_videos(of_kind(found, Video), settings.filters)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,28 @@ def test_files_are_found_at_any_depth_in_any_case_in_a_fixed_order(tmp_path: Pat
         path.touch()
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "broken.mp4").symlink_to("nowhere")  # found, so that it is set aside with a reason and does not vanish
+    (tmp_path / "more").symlink_to("deep")
     found = [path.relative_to(tmp_path).as_posix() for path in find_videos(tmp_path, EXTENSIONS)]
-    assert found == ["a.MP4", "broken.mp4", "deep/er/b.mkv", "z.mp4"]
+    assert found == ["a.MP4", "broken.mp4", "deep/er/b.mkv", "more", "z.mp4"]
     assert find_files(tmp_path / "nowhere", EXTENSIONS) == []
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> object:  # tests may run as root, whom no folder refuses
+        if str(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"locked cannot be read \(Permission denied\)"):
+        find_files(tmp_path, EXTENSIONS)
 
 
 def test_a_folder_that_is_missing_or_has_no_video_is_the_users_to_fix(tmp_path: Path) -> None:

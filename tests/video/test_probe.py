@@ -154,16 +154,19 @@ def test_each_kind_of_damage_is_set_aside_for_its_reason(prober: Prober, tmp_pat
     (root / "broken link.mp4").symlink_to(root / "nothing.mp4")
     (root / "loop.mp4").symlink_to(root / "loop.mp4")
     os.mkfifo(root / "pipe.mp4")
+    (root / "more").symlink_to(root)
     expected = {
         "truncated.mp4": (Reason.UNREADABLE, "Invalid data found"),
         "hole.mp4": (Reason.UNREADABLE, "after "),
         "text.mp4": (Reason.UNREADABLE, "Invalid data found"),
         "empty.mp4": (Reason.EMPTY_FILE, "0 bytes"),
         "sound.mp4": (Reason.NO_VIDEO_STREAM, "no video stream"),
-        "link.mp4": (Reason.OUTSIDE_FOLDER, "outside the videos folder"),
+        "link.mp4": (Reason.OUTSIDE_FOLDER, "a link out of the videos folder"),
         "broken link.mp4": (Reason.UNREADABLE, "not a regular file"),
         "loop.mp4": (Reason.UNREADABLE, "not a regular file"),
         "pipe.mp4": (Reason.UNREADABLE, "not a regular file"),
+        "more": (Reason.UNREADABLE, "a link to a folder"),
+        "gone.mp4": (Reason.UNREADABLE, "not a regular file"),
     }
     for name, (reason, words) in expected.items():
         first, second = (set_aside(prober, root, name) for _ in range(2))

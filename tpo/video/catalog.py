@@ -1,5 +1,6 @@
 """Which files become the catalog: find them, and keep one of those that show the same."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +13,23 @@ from tpo.video.probe import STAGE
 
 
 def find_files(root: Path, extensions: Collection[str]) -> list[Path]:
-    """Every file below `root` with one of these extensions, in a fixed order; none if there is no such folder."""
+    """Every file below `root` with one of these extensions, in a fixed order; none if there is no such folder.
+
+    Links to folders, which are not followed, are among them: what lies behind one must not go unnoticed.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     wanted = {extension.lower() for extension in extensions}
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in wanted and not path.is_dir())
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(root, onerror=_refuse) if root.is_dir() else ():
+        found += [Path(folder, name) for name in names if Path(name).suffix.lower() in wanted]
+        found += [Path(folder, name) for name in subfolders if Path(folder, name).is_symlink()]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"The folder {error.filename} cannot be read ({error.strerror}), so nobody knows what is in it.")
 
 
 def find_videos(root: Path, extensions: Collection[str]) -> list[Path]:

@@ -9,15 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 
 from tpo.records import View
 from tpo.video.frame_cache import FrameCache
 from tpo.video.frame_index import FrameIndex
 from tpo.video.measure import DamagedError, load_index, upright
-
-# Ours, measured by bench/decode.py: threads that decode frames ahead pay on long runs alone, because at each new start
-# they have decoded frames that nobody wants.
-_LONG_RUN_FRAMES = 100
 
 
 class DecodeError(Exception):
@@ -85,7 +82,8 @@ def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = 
     """Pixels of the frames at ascending positions of the index, one after the other.
 
     With `skip`, frames that are not wanted and that no other frame refers to are not decoded. Where a decoder without
-    them gives a frame that was not asked for, the rest is read again with all of them.
+    them gives a frame that was not asked for, the rest is read again with all of them. Threads that decode frames ahead
+    are left out: at each new start they have decoded what nobody wants (measured by bench/decode.py).
     """
     if not positions:
         return
@@ -94,7 +92,7 @@ def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = 
     with av.open(str(path)) as container:
         video = container.streams[index.stream]
         assert isinstance(video, av.VideoStream)
-        video.thread_type = "AUTO" if _mean_run(starts, positions) > _LONG_RUN_FRAMES else "SLICE"
+        converter = VideoReformatter()
         frames: Iterator[av.VideoFrame] = iter(())
         for number, (start, position) in enumerate(zip(starts, positions, strict=True)):
             if start is not None:
@@ -104,7 +102,7 @@ def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = 
             pts = int(index.pts[position])
             frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= pts), None)
             if frame is not None and frame.pts == pts:
-                yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                yield upright(converter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation)
             elif skip:
                 yield from _read(path, index, positions[number:], skip=False)
                 return
@@ -117,16 +115,6 @@ def _starts(index: FrameIndex, positions: Sequence[int]) -> list[int | None]:
     before = [-2, *positions[:-1]]
     restarts = index.restarts[np.searchsorted(index.restarts, positions, side="right") - 1].tolist()
     return [restart if restart > at + 1 else None for restart, at in zip(restarts, before, strict=True)]
-
-
-def _mean_run(starts: Sequence[int | None], positions: Sequence[int]) -> float:
-    """Frames decoded from one start to the next."""
-    before = [0, *positions[:-1]]
-    runs = [
-        position - (at if start is None else start)
-        for start, at, position in zip(starts, before, positions, strict=True)
-    ]
-    return sum(runs) / sum(start is not None for start in starts)
 
 
 def _decoded(container: InputContainer, video: av.VideoStream, wanted: set[int] | None) -> Iterator[av.VideoFrame]:

@@ -23,13 +23,14 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from tpo.video.fingerprint import SAMPLE_STEP_S, Fingerprint, hash_picture
 from tpo.video.frame_index import FrameIndex
 
 # Part of the files' names: what an older form of this module, or another decoder, found out is measured again.
-_VERSION = f"v3-pyav{av.__version__}"
+VERSION = f"v3-pyav{av.__version__}"
 _MIN_GROUP_FRAMES = 8  # ours: where every frame is a keyframe, trying each of them would decode the file many times
 _ROW_STEP = 4  # every fourth row of a picture is compared: damage comes in blocks of at least that height
 _SEEK_MARGIN_S = 0.2  # ours: in transport streams a seek to a keyframe's own time ends behind it
@@ -102,7 +103,7 @@ def is_measured(index_dir: Path, video_id: str) -> bool:
 
 
 def _file(index_dir: Path, video_id: str) -> Path:
-    return index_dir / f"{video_id}.{_VERSION}.npz"
+    return index_dir / f"{video_id}.{VERSION}.npz"
 
 
 def state(path: Path) -> FileState:
@@ -184,6 +185,7 @@ class _Looks:
         self._levels: list[float] = []
         self._changes: list[float] = []
         self._last: np.ndarray | None = None
+        self._scaler = VideoReformatter()  # one for all frames: making one costs more than scaling
         self._next_s = 0.0
 
     def look(self, time_s: float, frame: av.VideoFrame) -> None:
@@ -193,8 +195,8 @@ class _Looks:
         self._next_s = (math.floor(time_s / SAMPLE_STEP_S) + 1) * SAMPLE_STEP_S
         shrink = min(1.0, _SMALL_PX / max(frame.width, frame.height))
         width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
-        small = frame.reformat(width=width, height=height, format="gray", interpolation="AREA").to_ndarray()
-        grey = upright(small, frame.rotation)
+        small = self._scaler.reformat(frame, width=width, height=height, format="gray", interpolation="AREA")
+        grey = upright(small.to_ndarray(), frame.rotation)
         bits, informative = hash_picture(grey)
         self._times_s.append(time_s)
         self._hashes.append(bits)

@@ -64,12 +64,17 @@ class Prober:
         def rejected(reason: Reason, detail: str) -> Rejection:
             return Rejection(stage=STAGE, item=name, reason=reason, detail=detail)
 
-        if not Path(os.path.realpath(path)).is_relative_to(root.resolve()):  # `resolve` raises on links in a circle
-            return rejected(Reason.OUTSIDE_FOLDER, "a link to a file outside the videos folder")
-        if not path.is_file():
-            return rejected(Reason.UNREADABLE, "not a regular file")
-        if path.stat().st_size == 0:
-            return rejected(Reason.EMPTY_FILE, "0 bytes")
+        try:
+            if not Path(os.path.realpath(path)).is_relative_to(root.resolve()):  # `resolve` raises on links in a circle
+                return rejected(Reason.OUTSIDE_FOLDER, "a link out of the videos folder")
+            if path.is_dir():
+                return rejected(Reason.UNREADABLE, "a link to a folder; links to folders are not followed")
+            if not path.is_file():
+                return rejected(Reason.UNREADABLE, "not a regular file")
+            if path.stat().st_size == 0:
+                return rejected(Reason.EMPTY_FILE, "0 bytes")
+        except OSError as error:  # gone since it was found, or on a disk that fails
+            return rejected(Reason.UNREADABLE, last_words(error, str(path)))
         if name != path.relative_to(root).as_posix():
             return rejected(Reason.UNREADABLE, "the file's name is not UTF-8; rename it")
         facts = self._facts(path)
