@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 from numbered_video import H264, OPEN_GOP, every, write_numbered, write_sound
 
@@ -66,6 +67,7 @@ def test_a_demo_video_is_measured(prober: Prober, tmp_path: Path) -> None:
         "id": file_sha256(tmp_path / "clip.mp4"), "path": "clip.mp4", "size_bytes": video.size_bytes,
         "duration_s": events[-1].end_s, "fps": FPS, "num_frames": round(events[-1].end_s * FPS),
         "width": SIZE_PX, "height": SIZE_PX, "rotation_deg": 0, "codec": "h264", "is_vfr": False, "has_audio": False,
+        "last_frame_s": events[-1].end_s - 1 / FPS,
         "num_restarts": video.num_restarts, "brightness": video.brightness, "change": video.change,
     }  # fmt: skip
     assert video.size_bytes == (tmp_path / "clip.mp4").stat().st_size
@@ -221,16 +223,46 @@ def test_decoding_without_an_end_is_stopped(tmp_path: Path) -> None:
     assert (found.reason, found.detail) == (Reason.PROBE_TIMEOUT, "decoding took longer than 0.001 s and was stopped")
 
 
-def test_a_file_that_takes_longer_than_a_silence_is_measured(tmp_path: Path) -> None:
-    # The child says twice a second that it is alive; a limit between that and the time that all of the file takes.
-    write_numbered(tmp_path / "short.mp4", every(0.1, 5))
-    write_numbered(tmp_path / "long.mp4", every(0.1, 20_000), options={"preset": "ultrafast", **H264})
-    with Prober(tmp_path / "frames", ProbeParams(silence_s=20)) as prober:
-        sound_video(prober, tmp_path / "short.mp4")  # the child has started
-        prober._free[0]._limits = ProbeParams(silence_s=2)
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that takes seconds to measure."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    write_numbered(path, every(0.1, 20_000), options={"preset": "ultrafast", **H264})
+    write_numbered(path.with_name("short.mp4"), every(0.1, 5))
+    return path
+
+
+def test_a_decoder_that_takes_longer_than_a_silence_but_is_heard_of_is_left_alone(
+    long_video: Path, tmp_path: Path
+) -> None:
+    with Prober(tmp_path / "frames", ProbeParams(silence_s=20)) as prober, ThreadPoolExecutor(1) as pool:
+        sound_video(prober, long_video.with_name("short.mp4"))  # the child has started
+        (child,) = prober._free
+        child._limits = ProbeParams(silence_s=4)
         began = time.monotonic()
-        assert sound_video(prober, tmp_path / "long.mp4").num_frames == 20_000
-        assert time.monotonic() - began > 2, "too quick to show anything"
+        found = pool.submit(sound_video, prober, long_video)
+        for _ in range(2):
+            time.sleep(0.2)
+            os.kill(child.pid, signal.SIGSTOP)
+            time.sleep(2.2)
+            os.kill(child.pid, signal.SIGCONT)
+        assert found.result().num_frames == 20_000
+        assert time.monotonic() - began > 4.2
+
+
+def test_a_file_that_changes_while_it_is_read_is_set_aside(long_video: Path, tmp_path: Path) -> None:
+    with Prober(tmp_path / "frames") as prober, ThreadPoolExecutor(1) as pool:
+        sound_video(prober, long_video.with_name("short.mp4"))
+        (child,) = prober._free
+        process = psutil.Process(child.pid)
+        idle_s = sum(process.cpu_times()[:2])
+        found = pool.submit(set_aside, prober, long_video.parent, "long.mp4")
+        while sum(process.cpu_times()[:2]) < idle_s + 0.2:  # it is in the middle of the file
+            time.sleep(0.01)
+        os.utime(long_video, (0, 0))
+        assert (found.result().reason, found.result().detail) == (
+            Reason.VIDEO_CHANGED, "the file changed while it was read; run again",
+        )  # fmt: skip
 
 
 def test_the_kernel_ends_a_child_that_hangs_without_a_parent() -> None:

@@ -20,7 +20,7 @@ def video(num_frames: int = 40, fps: float = 2.0, video_id: str = VIDEO_ID) -> V
         "id": video_id, "path": "v.mp4", "size_bytes": 900, "duration_s": round(num_frames / fps, 3), "fps": fps,
         "num_frames": num_frames, "width": 64, "height": 64, "rotation_deg": 0, "codec": "h264", "is_vfr": False,
         "has_audio": False,
-        "num_restarts": 1, "brightness": 90.0, "change": 3.0,
+        "last_frame_s": round((num_frames - 1) / fps, 3), "num_restarts": 1, "brightness": 90.0, "change": 3.0,
     }  # fmt: skip
     return Video.model_validate(fields)
 
@@ -65,6 +65,15 @@ def test_a_dense_view_really_shows_the_first_and_the_last_frame(tmp_path: Path) 
                 numbers = [number_on(pixels) for pixels in shown.pixels]
                 assert (numbers[0], numbers[-1]) == (0, count - 1)
                 assert np.abs(np.linspace(0, count - 1, num_frames) - numbers).max() <= 1
+
+
+def test_a_dense_view_of_a_variable_rate_ends_at_the_last_frame_however_short_it_is(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mkv", [0, 0.1, 0.2, 2.2, 4.2, 9.9, 9.95])
+    with Prober(tmp_path) as prober:
+        clip = prober.probe(tmp_path, tmp_path / "a.mkv")
+    assert isinstance(clip, Video)
+    shown = decode(tmp_path / "a.mkv", dense(clip, 5), tmp_path)  # at 0, 2.49, 4.98, 7.46 and 9.95 s
+    assert [number_on(pixels) for pixels in shown.pixels] == [0, 3, 4, 4, 6]
 
 
 def test_a_segment_view_stays_inside_its_segment_and_spreads_over_it() -> None:

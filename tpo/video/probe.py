@@ -216,6 +216,7 @@ def _measure(path: str, index_dir: Path, heart: _Heart) -> dict[str, Any]:
         "id": video_id,
         "size_bytes": before[0],
         "duration_s": round(index.duration_s, 3),
+        "last_frame_s": round(float(index.timestamps_s[-1]), 3),
         "fps": round(len(index.pts) / index.duration_s, 4),
         "num_frames": len(index.pts),
         "num_restarts": len(index.restarts),

@@ -11,16 +11,12 @@ def _view(video_id: str, kind: ViewKind, times_s: np.ndarray) -> View:
     return View(video_id=video_id, kind=kind, timestamps_s=tuple(round(float(t), 3) for t in times_s))
 
 
-def _last_frame_s(video: Video) -> float:
-    return max(video.duration_s - 1 / video.fps, 0.0)
-
-
 def dense(video: Video, num_frames: int) -> View:
     """`num_frames` moments evenly over the whole video, first and last frame included.
 
     The time form of LongVA's and LLaVA-Video's `linspace(0, N - 1, num_frames)` over frame numbers.
     """
-    return _view(video.id, ViewKind.DENSE, np.linspace(0, _last_frame_s(video), num_frames))
+    return _view(video.id, ViewKind.DENSE, np.linspace(0, video.last_frame_s, num_frames))
 
 
 def segment(video: Video, part: Segment, num_frames: int) -> View:
