@@ -9,6 +9,7 @@ import pytest
 from processes import edit_params, finish, killed_when, must_work
 
 from tpo.curation.captions import caption_video
+from tpo.curation.contamination import QuestionReport
 from tpo.curation.judging import judge_video
 from tpo.curation.mix import mix_pairs
 from tpo.curation.queries import ask_video
@@ -16,11 +17,13 @@ from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.build import build_videos, write_json
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events
+from tpo.evaluation.benchmarks import find_items
 from tpo.params import load_params
 from tpo.records import (
     Answer,
     Branch,
     Caption,
+    Checked,
     Prediction,
     PreferencePair,
     Query,
@@ -230,6 +233,23 @@ def test_every_stage_accounts_for_everything_that_came_in(project: Path) -> None
     assert len(published(project, "answer")["answers.jsonl"]) == 2 * told["answer"].items_out
     assert told["evaluate"].items_in == 6 * 3
     assert len(published(project, "evaluate")["predictions.jsonl"]) == 2 * told["evaluate"].items_out
+
+
+def test_questions_that_share_words_with_a_benchmarks_are_set_aside_and_named(
+    copy: Path, environment: dict[str, str]
+) -> None:
+    edit_params(copy, lambda settings: settings["ask"].update(contamination_words=5))
+    must_work("ask", copy, environment)
+    out, items = copy / "data/queries", find_items(copy / "data/demo/benchmarks")[0]
+    report = QuestionReport.model_validate_json((out / "decontamination.json").read_text())
+    kept, set_aside = read_records(out / "queries.jsonl", Query), read_records(out / "contaminated.jsonl", Rejection)
+    assert report.benchmark_questions == {"longvideobench": 6, "mlvu": 6, "videomme": 6}
+    assert (report.status, report.queries) == (Checked.PARTLY, len(kept) + len(set_aside))
+    taken = {item.question for item in items if len(item.question.split()) >= 5}
+    assert set_aside
+    assert not taken & {query.question for query in kept}
+    assert taken & {found.question for found in report.found}
+    assert read_manifest(out).counts["contaminated queries"] == len(set_aside)
 
 
 def fails_with(message: str, stage: str, folder: Path, environment: dict[str, str]) -> None:
