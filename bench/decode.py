@@ -60,7 +60,7 @@ def write_film(path: Path, seconds: int, x264: str) -> None:
 def numbers_on(pixels: np.ndarray) -> np.ndarray:
     """The number that each picture carries: uint8 [n, h, w, 3] → int [n]."""
     blocks = pixels[:, 8 : BLOCK_PX - 8].mean(axis=(1, 3)).reshape(len(pixels), BITS, BLOCK_PX).mean(axis=2)
-    return ((blocks > 125) << np.arange(BITS)).sum(axis=1)
+    return np.asarray(((blocks > 125) << np.arange(BITS)).sum(axis=1))
 
 
 def by_decord(path: Path, wanted: np.ndarray, threads: int) -> np.ndarray:

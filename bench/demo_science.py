@@ -26,13 +26,14 @@ from tpo.demo.build import build_videos
 from tpo.demo.world import plan_events, write_video
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
+from tpo.evaluation.scoring import Role
 from tpo.evaluation.statistics import Comparison, compare
 from tpo.llm.rules import localized_questions
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, TrainParams, load_params
 from tpo.records import Granularity, Item, PreferencePair, Rejection, Video
 from tpo.training.trainer import train_on_pairs
-from tpo.video.catalog import find_files, keep
+from tpo.video.catalog import drop_same_bytes, find_videos
 from tpo.video.decode import VideoFolder, decode
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
@@ -62,8 +63,8 @@ def make_world(folder: Path, params: Params, model: VideoLMM, seed: int) -> Worl
     )
     pairs: list[PreferencePair] = []
     with Prober(folder / "frames") as prober:
-        probed = [prober.probe(root, path) for path in find_files(root, params.ingest)]
-        videos, _ = keep([video for video in probed if isinstance(video, Video)], params.ingest)
+        probed = [prober.probe(root, path) for path in find_videos(root, params.ingest.extensions)]
+        videos, _ = drop_same_bytes([video for video in probed if isinstance(video, Video)])
         for video in videos:
             captions, _ = caption_video(video, root)
             queries, _ = ask_video(video, captions, params.ask, seed)
@@ -84,21 +85,15 @@ def tuned_on(world: World, pairs: list[PreferencePair], params: Params, train: T
 
 def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_frames: int) -> Comparison:
     """Tuned against base over all three benchmarks at a frame count."""
+    folder = VideoFolder(world.root / "benchmarks", world.root / "frames")
+    models: dict[Role, VideoLMM] = {"base": base, "tuned": tuned}
     found = {
         role: [
             prediction
             for items, video in world.groups
-            for prediction in evaluate_video(
-                model,
-                role,
-                VideoFolder(world.root / "benchmarks", world.root / "frames"),
-                items,
-                video,
-                num_frames,
-                params.evaluate.scoring,
-            )
+            for prediction in evaluate_video(model, role, folder, items, video, num_frames, params.evaluate.scoring)
         ]
-        for role, model in (("base", base), ("tuned", tuned))
+        for role, model in models.items()
     }
     return compare(found["base"], found["tuned"], confidence=0.95, samples=10_000, seed=0)[0]
 

@@ -73,8 +73,8 @@ CHANGES = {
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A surface with coarse and fine structure, float64 [height, width], about 0 to 255."""
     layers = [gaussian_filter(rng.standard_normal((height, width)), size) * size for size in (24, 8, 2)]
-    grey = sum(layer / layer.std() * weight for layer, weight in zip(layers, (45, 25, 8), strict=True))
-    return np.clip(128 + grey, 0, 255)
+    weighted = [layer / layer.std() * weight for layer, weight in zip(layers, (45, 25, 8), strict=True)]
+    return np.asarray(np.clip(128 + np.sum(weighted, axis=0), 0, 255))
 
 
 def window(surface: np.ndarray, top: float, left: float) -> np.ndarray:
@@ -175,6 +175,7 @@ def write(path: Path, pictures: Iterable[np.ndarray], fps: float, codec: str, op
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
+        assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = "yuv420p"
         for number, picture in enumerate(pictures):
             if number == 0:
