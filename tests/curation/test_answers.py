@@ -11,6 +11,7 @@ from tpo.models import VideoLMM, load_model
 from tpo.params import load_params
 from tpo.records import Answer, Branch, Granularity, Query, QuestionType, Reason, Segment, Video, ViewKind
 from tpo.video.decode import VideoFolder
+from tpo.video.frame_cache import FrameCache
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
@@ -103,6 +104,17 @@ def test_every_query_is_answered_twice_by_the_model_that_is_named(root: Path, vi
             assert answer.model_id == model.id
             assert len(answer.text.split()) <= PARAMS.max_new_tokens
     assert len({answer.id for answer in answers}) == len(answers)
+
+
+def test_all_questions_about_a_video_cost_one_pass_over_it_and_get_the_same_answers(
+    root: Path, video: Video, model: VideoLMM, tmp_path: Path
+) -> None:
+    queries = [a_query(video, None), *(a_query(video, (float(start), start + 7.0)) for start in range(0, 30, 3))]
+    cached = VideoFolder(root, root / ".frames", FrameCache(tmp_path, 10**9))
+    params = PARAMS.model_copy(update={"batch_size": 2})
+    found = answer_video(model, video, cached, queries, params, seed=0)
+    assert found == answer_video(model, video, VideoFolder(root, root / ".frames"), queries, params, seed=0)
+    assert len(list(tmp_path.glob("*/*.frames"))) == 1
 
 
 def test_an_answer_does_not_depend_on_what_else_is_asked(root: Path, video: Video, model: VideoLMM) -> None:
