@@ -40,14 +40,17 @@ class FrameCache:
     max_bytes: int
 
     def read(self, video_id: str, pts: Sequence[int]) -> dict[int, np.ndarray]:
-        """Those of the frames with these timestamps that are here, uint8 [h, w, 3] by timestamp."""
+        """Those of the frames with these timestamps that are here, uint8 [h, w, 3] by timestamp, not to be written to.
+
+        They are read from the disk when they are looked at; that their file is deleted meanwhile does not matter.
+        """
         missing, found = set(pts), {}
         for file in self._files(video_id):
             with contextlib.suppress(*_NOT_THERE):
                 stored, pixels = _open(file)
                 wanted = [(row, p) for row, p in enumerate(stored.tolist()) if p in missing]
                 if wanted:
-                    found.update({p: np.array(pixels[row]) for row, p in wanted})
+                    found.update({p: pixels[row] for row, p in wanted})
                     missing -= found.keys()
                     os.utime(file)
             if not missing:
@@ -133,4 +136,4 @@ def _open(file: Path) -> tuple[np.ndarray, np.ndarray]:
         pts = np.load(opened, allow_pickle=False)
         np.lib.format.read_magic(opened)
         shape, _, _ = np.lib.format.read_array_header_1_0(opened)
-        return pts, np.memmap(opened, np.uint8, "r", opened.tell(), shape)
+        return pts, np.asarray(np.memmap(opened, np.uint8, "r", opened.tell(), shape))
