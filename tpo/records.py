@@ -29,6 +29,7 @@ class Video(Record):
     size_bytes: int
     duration_s: float = Field(gt=0, description="end of the last frame, counted from the first frame")
     last_frame_s: float = Field(ge=0, description="when the last frame is first on display")
+    longest_frame_s: float = Field(gt=0, description="the longest that one frame is on display: where frames are lost")
     fps: float = Field(gt=0, description="frames per second, averaged over the file")
     num_frames: int = Field(gt=0, description="counted by decoding")
     num_restarts: int = Field(gt=0, description="keyframes proved right to begin decoding at; 1 = the first alone")

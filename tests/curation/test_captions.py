@@ -10,7 +10,7 @@ from tpo.records import Caption, Reason, Video
 def a_video(path: str = "trips/walk.mp4", duration_s: float = 20.0, fps: float = 25.0) -> Video:
     return Video(
         id="a" * 64, path=path, size_bytes=1, duration_s=duration_s, fps=fps, num_frames=500, width=64, height=64,
-        last_frame_s=duration_s - 1 / fps,
+        last_frame_s=duration_s - 1 / fps, longest_frame_s=1 / fps,
         rotation_deg=0, codec="h264", is_vfr=False, has_audio=False, num_restarts=1, brightness=90.0, change=3.0,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from tpo.video.sample import dense
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").answer
 VIDEO = Video(
     id="a" * 64, path="walk.mp4", size_bytes=1, duration_s=40.0, fps=2, num_frames=80, width=64, height=64,
-    last_frame_s=39.5,
+    last_frame_s=39.5, longest_frame_s=0.5,
     rotation_deg=0, codec="h264", is_vfr=False, has_audio=False, num_restarts=1, brightness=90.0, change=3.0,
 )  # fmt: skip
 TEXTS = ["a red star", "a blue moon", "an orange ring", "a green heart"]

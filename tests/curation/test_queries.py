@@ -23,7 +23,7 @@ def a_video(duration_s: float, name: str = "a") -> Video:
     return Video(
         id=name * 64, path=f"{name}.mp4", size_bytes=1, duration_s=duration_s, fps=2, num_frames=round(duration_s * 2),
         width=64, height=64, rotation_deg=0, codec="h264", is_vfr=False, has_audio=False,
-        last_frame_s=duration_s - 0.5, num_restarts=1, brightness=90.0, change=3.0,
+        last_frame_s=duration_s - 0.5, longest_frame_s=0.5, num_restarts=1, brightness=90.0, change=3.0,
     )  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         video = Video(
             id=content_id(name) * 4, path=name, size_bytes=1, duration_s=events[-1].end_s, fps=2, num_frames=1,
             width=64, height=64, rotation_deg=0, codec="h264", is_vfr=False, has_audio=False,
-            last_frame_s=events[-1].end_s - 0.5, num_restarts=1, brightness=90.0, change=3.0,
+            last_frame_s=events[-1].end_s - 0.5, longest_frame_s=0.5, num_restarts=1, brightness=90.0, change=3.0,
         )  # fmt: skip
         write_json(root / name, events)
         cues, _ = caption_video(video, root)

@@ -24,7 +24,7 @@ def video(video_id: str = "v0", **changes: object) -> Video:
     fields: dict[str, object] = {
         "id": video_id, "path": f"{video_id}.mp4", "size_bytes": 900, "duration_s": 20.0, "fps": 2.0, "num_frames": 40,
         "width": 64, "height": 64, "rotation_deg": 0, "codec": "h264", "is_vfr": False, "has_audio": False,
-        "last_frame_s": 19.5, "num_restarts": 1, "brightness": 90.0, "change": 3.0,
+        "last_frame_s": 19.5, "longest_frame_s": 0.5, "num_restarts": 1, "brightness": 90.0, "change": 3.0,
     }  # fmt: skip
     return Video.model_validate(fields | changes)
 
@@ -110,7 +110,12 @@ BROKEN_PAIRS = {
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> ValidationVerdict:
     """Everything wrong at once, each thing in a record of its own."""
-    videos = [video(), video("v1", path="same.mp4"), video("v2", path="same.mp4"), video("v3", width=0)]
+    videos = [
+        video(),
+        video("v1", path="same.mp4"),
+        video("v2", path="same.mp4"),
+        video("v3", width=0, longest_frame_s=10.5),
+    ]
     queries = [
         query(0, video_id="v9"),  # the query of the pair whose video is not in the catalog
         *(query(n) for n in range(1, len(BROKEN_PAIRS))),
@@ -160,10 +165,12 @@ def test_many_offenders_are_counted_and_at_most_ten_rows_listed(bad: ValidationV
     assert "many4, …" in failure_text(bad)
 
 
-def test_long_chosen_answers_and_a_missing_granularity_are_warnings_only(bad: ValidationVerdict) -> None:
+def test_long_chosen_answers_a_missing_granularity_and_lost_frames_are_warnings_only(bad: ValidationVerdict) -> None:
     assert not bad.success
-    for name in ("chosen_is_not_much_longer", "enough_localized"):
-        found = outcome(bad, "pairs", name)
+    assert outcome(bad, "videos", "no_frames_are_lost").unexpected_ids == ("v3",)
+    names = {"chosen_is_not_much_longer": "pairs", "enough_localized": "pairs", "no_frames_are_lost": "videos"}
+    for name, suite in names.items():
+        found = outcome(bad, suite, name)
         assert (found.severity, found.passed) == ("warning", False)
         assert name not in failure_text(bad)
 

@@ -21,7 +21,7 @@ def video(number: int, path: str, **measured: object) -> Video:
     fields: dict[str, object] = {
         "id": f"{number:064x}", "path": path, "size_bytes": 900, "duration_s": 20.0, "fps": 2.0, "num_frames": 40,
         "width": 64, "height": 64, "rotation_deg": 0, "codec": "h264", "is_vfr": False, "has_audio": False,
-        "last_frame_s": 19.5, "num_restarts": 1, "brightness": 90.0, "change": 3.0,
+        "last_frame_s": 19.5, "longest_frame_s": 0.5, "num_restarts": 1, "brightness": 90.0, "change": 3.0,
     }  # fmt: skip
     return Video.model_validate(fields | measured)
 

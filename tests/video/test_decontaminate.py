@@ -11,7 +11,7 @@ LIMITS = CopyParams(min_overlap_s=10, min_share=0.5, enough_s=60)
 def video(name: str, path: str, duration_s: float = 60.0) -> Video:
     return Video(
         id=name, path=path, size_bytes=1, duration_s=duration_s, last_frame_s=duration_s - 0.5,
-        fps=2, num_frames=120, num_restarts=1, width=64,
+        fps=2, num_frames=120, longest_frame_s=0.5, num_restarts=1, width=64,
         height=64, rotation_deg=0, codec="h264", is_vfr=False, has_audio=False, brightness=90, change=3,
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def test_a_demo_video_is_measured(prober: Prober, tmp_path: Path) -> None:
         "id": file_sha256(tmp_path / "clip.mp4"), "path": "clip.mp4", "size_bytes": video.size_bytes,
         "duration_s": events[-1].end_s, "fps": FPS, "num_frames": round(events[-1].end_s * FPS),
         "width": SIZE_PX, "height": SIZE_PX, "rotation_deg": 0, "codec": "h264", "is_vfr": False, "has_audio": False,
-        "last_frame_s": events[-1].end_s - 1 / FPS,
+        "last_frame_s": events[-1].end_s - 1 / FPS, "longest_frame_s": 1 / FPS,
         "num_restarts": video.num_restarts, "brightness": video.brightness, "change": video.change,
     }  # fmt: skip
     assert video.size_bytes == (tmp_path / "clip.mp4").stat().st_size
@@ -108,6 +108,7 @@ def test_a_variable_frame_rate_is_noticed_and_averaged(prober: Prober, tmp_path:
     assert video.num_frames == 8
     assert 3.9 < video.duration_s <= 6
     assert video.fps == pytest.approx(8 / video.duration_s, abs=1e-3)
+    assert (video.last_frame_s, video.longest_frame_s) == (3.9, 1.8)
 
 
 def test_a_video_that_starts_late_is_as_long_as_what_it_shows(prober: Prober, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def video(num_frames: int = 40, fps: float = 2.0, video_id: str = VIDEO_ID) -> V
     fields: dict[str, object] = {
         "id": video_id, "path": "v.mp4", "size_bytes": 900, "duration_s": round(num_frames / fps, 3), "fps": fps,
         "num_frames": num_frames, "width": 64, "height": 64, "rotation_deg": 0, "codec": "h264", "is_vfr": False,
-        "has_audio": False,
-        "last_frame_s": round((num_frames - 1) / fps, 3), "num_restarts": 1, "brightness": 90.0, "change": 3.0,
+        "has_audio": False, "last_frame_s": round((num_frames - 1) / fps, 3), "longest_frame_s": 1 / fps,
+        "num_restarts": 1, "brightness": 90.0, "change": 3.0,
     }  # fmt: skip
     return Video.model_validate(fields)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Severity: TypeAlias = Literal["critical", "warning", "info"]
 R = TypeVar("R", Video, Query, PreferencePair)
 _ROUNDING_S = 0.001  # timestamps of views are rounded to milliseconds
+_MAX_FRAME_S = 10.0  # ours
 _MIN_GRANULARITY_SHARE = 0.2  # ours; the paper mixes half and half
 
 
@@ -60,7 +61,16 @@ def _video_suite(videos: Sequence[Video]) -> Suite:
         )
         for name in positive
     ]
-    return Suite("videos", frame, [*_row_rules(frame, at_least=1), *more_than_zero])
+    frame["longest_frame_s"] = [video.longest_frame_s for video in videos]
+    no_gap = _expect(
+        "ExpectColumnValuesToBeBetween",
+        "no_frames_are_lost",
+        f"no frame stays for more than {_MAX_FRAME_S:g} s; a slide show may, and a damaged file does",
+        severity="warning",
+        column="longest_frame_s",
+        max_value=_MAX_FRAME_S,
+    )
+    return Suite("videos", frame, [*_row_rules(frame, at_least=1), *more_than_zero, no_gap])
 
 
 def _query_suite(queries: Sequence[Query], catalog: Mapping[str, Video]) -> Suite:

@@ -211,12 +211,14 @@ def _measure(path: str, index_dir: Path, heart: _Heart) -> dict[str, Any]:
     except (av.error.FFmpegError, DamagedError, OSError, ValueError) as error:
         return _reason(Reason.UNREADABLE, last_words(error, path))
     index, sideways = measured.index, first.rotation % 180 != 0
-    steps_s = np.diff(index.timestamps_s)
+    shown_s = np.diff(index.timestamps_s, append=index.duration_s)
+    steps_s = shown_s[:-1]
     return {
         "id": video_id,
         "size_bytes": before[0],
         "duration_s": round(index.duration_s, 3),
         "last_frame_s": round(float(index.timestamps_s[-1]), 3),
+        "longest_frame_s": round(float(shown_s.max()), 3),
         "fps": round(len(index.pts) / index.duration_s, 4),
         "num_frames": len(index.pts),
         "num_restarts": len(index.restarts),
