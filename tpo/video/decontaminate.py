@@ -1,6 +1,6 @@
 """Videos of a benchmark must not be trained on. Which are, and what was checked against what.
 
-    report = check_videos(videos, fingerprints, benchmark_videos, benchmark_fingerprints, ...)
+    report = check_videos(videos, group_by_benchmark(probed, items), fingerprints, limits)
 
 The report is evidence for a later promotion, so it never says more than was checked: no benchmark means "not checked",
 and a benchmark video that cannot be read, or a video that shows too little to be recognised, is named.
