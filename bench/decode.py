@@ -32,7 +32,7 @@ FPS = 25
 NUM_FRAMES = 32
 NUM_VIEWS = 8
 HEIGHT_PX, WIDTH_PX = 360, 640
-BITS, BLOCK_PX = 16, 40
+BITS, BLOCK_PX = 20, 32
 GROUPS = {
     "short groups": "keyint=25:bframes=2:scenecut=0",
     "long groups": "keyint=250:bframes=2:scenecut=0",
@@ -41,7 +41,7 @@ GROUPS = {
 
 
 def write_film(path: Path, seconds: int, x264: str) -> None:
-    """H.264 with a camera's grain; along the top edge the frame's number as 16 bright or dark blocks."""
+    """H.264 with a camera's grain; along the top edge the frame's number as 20 bright or dark blocks."""
     rng = np.random.default_rng(0)
     grain = rng.integers(60, 190, (8, HEIGHT_PX // 4, WIDTH_PX // 4), np.uint8).repeat(4, axis=1).repeat(4, axis=2)
     with av.open(str(path), "w") as container:
