@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_fingerprints import pictures
 
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
@@ -10,7 +11,6 @@ from tpo.params import CopyParams, FilterParams, Limits
 from tpo.records import Reason, Rejection, Video
 from tpo.video.catalog import drop_same_bytes, find_files, find_near_duplicates, find_videos
 from tpo.video.filters import filter_videos
-from tpo.video.fingerprint import SAMPLE_STEP_S, Fingerprint
 from tpo.video.probe import Prober
 
 EXTENSIONS = (".mp4", ".MKV")
@@ -132,14 +132,6 @@ def test_a_real_copy_under_another_name_is_a_duplicate(tmp_path: Path) -> None:
     kept, rejections = drop_same_bytes([v for v in found if isinstance(v, Video)])
     assert [v.path for v in kept] == ["a.mp4", "other.mp4"]
     assert [(r.item, r.reason) for r in rejections] == [("z.mp4", Reason.DUPLICATE)]
-
-
-def pictures(seed: int, start_s: float, end_s: float) -> Fingerprint:
-    """The hashes of a stretch of an endless film, of which each seed has another."""
-    film = np.random.default_rng(seed).integers(0, 2**64, 1000, np.uint64)
-    first, last = round(start_s / SAMPLE_STEP_S), round(end_s / SAMPLE_STEP_S)
-    times_s = np.arange(last - first) * np.float32(SAMPLE_STEP_S)
-    return Fingerprint(times_s, film[first:last], np.ones(last - first, bool))
 
 
 def test_the_longest_then_the_largest_then_the_least_compressed_of_like_videos_is_kept() -> None:

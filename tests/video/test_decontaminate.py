@@ -1,4 +1,5 @@
 import numpy as np
+from made_fingerprints import pictures
 
 from tpo.params import CopyParams
 from tpo.records import Checked, Item, Reason, Rejection, Video
@@ -21,14 +22,6 @@ def item(name: str, path: str) -> Item:
         id=name, benchmark="mlvu", video=path, question="?", options=("a", "b"), gold=0,
         duration_group="short", category="order",
     )  # fmt: skip
-
-
-def pictures(film: int, start_s: float, end_s: float) -> Fingerprint:
-    """The hashes of a stretch of an endless film, of which each number is another."""
-    hashes = np.random.default_rng(film).integers(0, 2**64, 4000, np.uint64)
-    first, last = round(start_s / SAMPLE_STEP_S), round(end_s / SAMPLE_STEP_S)
-    times_s = np.arange(last - first) * np.float32(SAMPLE_STEP_S)
-    return Fingerprint(times_s, hashes[first:last], np.ones(last - first, bool))
 
 
 def still() -> Fingerprint:
