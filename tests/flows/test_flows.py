@@ -129,10 +129,12 @@ def resume(stage: str, folder: Path, environment: dict[str, str], num_items: int
     return found
 
 
-@pytest.mark.parametrize(("stage", "num_items"), [("ingest", 13), ("answer", 6), ("evaluate", 6)])
+@pytest.mark.parametrize(("stage", "num_items"), [("ingest", 13 + 6), ("answer", 6), ("evaluate", 6)])
 def test_a_killed_stage_goes_on_and_ends_as_an_undisturbed_one(
     project: Path, copy: Path, environment: dict[str, str], stage: str, num_items: int
 ) -> None:
+    if stage == "ingest":  # what was measured before is known again by its content, at once: it would have no middle
+        shutil.rmtree(copy / ".tpo/frames")
     resumed = resume(stage, copy, environment, num_items)
     undisturbed = read_manifest(project / OUTPUTS[stage][0])
     assert published(copy, stage) == published(project, stage)
