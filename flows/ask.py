@@ -3,13 +3,13 @@
 from prefect import task
 
 from flows.stage import CAPTIONS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
-from tpo.curation.contamination import check_questions
+from tpo.curation.contamination import check_questions, keep_clean
 from tpo.curation.contamination import rejections as contaminated_queries
 from tpo.curation.queries import ask_video
 from tpo.errors import UserError
 from tpo.evaluation.benchmarks import find_items
 from tpo.params import AskParams, load_params
-from tpo.records import Caption, Granularity, Query, Reason, Rejection, Video
+from tpo.records import Caption, Granularity, Query, Rejection, Video
 from tpo.store import digest, read_records
 
 Job = tuple[Video, list[Caption]]
@@ -22,15 +22,6 @@ def ask_videos(jobs: list[Job], params: AskParams, seed: int) -> Done:
         queries, rejections = ask_video(video, captions, params, seed)
         done.append((video.id, [*queries, *rejections]))
     return done
-
-
-def _left_without(written: list[Query], queries: list[Query]) -> list[Rejection]:
-    """Of videos all of whose queries were set aside."""
-    gone = {query.video_id for query in written} - {query.video_id for query in queries}
-    detail = "every question about it is in a benchmark; contaminated.jsonl says which"
-    return [
-        Rejection(stage="ask", item=video_id, reason=Reason.CONTAMINATED, detail=detail) for video_id in sorted(gone)
-    ]
 
 
 @stage_flow("ask")
@@ -47,9 +38,8 @@ def ask() -> None:
         )
         written, rejections = of_kind(found, Query), of_kind(found, Rejection)
         report = check_questions(written, items, params.ask.contamination_words, note)
-        contaminated = {shared.query_id for shared in report.found}
-        queries = [query for query in written if query.id not in contaminated]
-        rejections += _left_without(written, queries)
+        queries, left_without = keep_clean(written, report)
+        rejections += left_without
         stage.publish(
             QUERIES,
             {

@@ -1,4 +1,4 @@
-from tpo.curation.contamination import check_questions, rejections
+from tpo.curation.contamination import check_questions, keep_clean, rejections
 from tpo.records import Checked, Granularity, Item, Query, QuestionType, Reason
 
 LONG = "What does the man in the red coat put on the table before the dog runs in?"
@@ -30,6 +30,14 @@ def test_a_question_with_thirteen_words_of_a_benchmarks_is_found_whatever_its_ca
     assert (
         "shares 13 words with mlvu/2: 'what does the man in the red coat put on the table before'" in rejection.detail
     )
+
+
+def test_a_video_all_of_whose_questions_are_in_a_benchmark_is_set_aside() -> None:
+    taken, own = query("q1", LONG), query("q2", "Who opens the door?")
+    report = check_questions([taken, own], [item("mlvu/2", LONG)], 13)
+    assert keep_clean([taken, own], report) == ([own], [])
+    kept, (rejection,) = keep_clean([taken], report)
+    assert (kept, rejection.item, rejection.reason) == ([], "v", Reason.CONTAMINATED)
 
 
 def test_a_short_question_is_counted_as_not_compared() -> None:

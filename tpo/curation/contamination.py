@@ -75,6 +75,17 @@ def rejections(report: QuestionReport) -> list[Rejection]:
     ]
 
 
+def keep_clean(queries: Sequence[Query], report: QuestionReport) -> tuple[list[Query], list[Rejection]]:
+    """The queries that were not found in a benchmark, and a rejection of each video that is left without any."""
+    contaminated = {found.query_id for found in report.found}
+    kept = [query for query in queries if query.id not in contaminated]
+    gone = {query.video_id for query in queries} - {query.video_id for query in kept}
+    detail = "every question about it is in a benchmark; contaminated.jsonl says which"
+    return kept, [
+        Rejection(stage=STAGE, item=video_id, reason=Reason.CONTAMINATED, detail=detail) for video_id in sorted(gone)
+    ]
+
+
 def _runs(text: str, num_words: int) -> Iterator[str]:
     words = re.findall(r"\w+", text.casefold())
     for first in range(len(words) - num_words + 1):
