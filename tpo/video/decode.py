@@ -83,7 +83,7 @@ def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = 
 
     With `skip`, frames that are not wanted and that no other frame refers to are not decoded. Where a decoder without
     them gives a frame that was not asked for, the rest is read again with all of them. Threads that decode frames ahead
-    are left out: at each new start they have decoded what nobody wants (measured by bench/decode.py).
+    are left out: at each new start they have decoded what nobody wants (docs/LOG.md has the figures).
     """
     if not positions:
         return
