@@ -161,7 +161,7 @@ def show(name: str, comparison: Comparison, num_pairs: int) -> dict[str, float]:
 def study(checkpoint: str, params: Params, seeds: list[int], folder: Path, *, with_controls: bool) -> dict[str, object]:
     """Everything about one base model."""
     params = params.model_copy(update={"model": params.model.model_copy(update={"base": checkpoint})})
-    base = load_model(checkpoint, dtype=params.model.dtype, device=params.model.device)
+    base = load_model(params.model.of(checkpoint))
     num_frames, per_cell = params.evaluate.num_frames, 4 if len(seeds) == 1 else 20
     result: dict[str, object] = {"base": checkpoint}
     print(f"{checkpoint}, {num_frames} frames, tuned minus base in points with 95 % interval")

@@ -20,7 +20,7 @@ Job = tuple[Video, list[Query]]
 @functools.cache
 def policy(params: ModelParams) -> VideoLMM:
     """The model, loaded once per process."""
-    return load_model(params.base, revision=params.revision, dtype=params.dtype, device=params.device)
+    return load_model(params)
 
 
 @task(name="answer about videos", **TASK)

@@ -23,11 +23,7 @@ from tpo.store import read_manifest, write_atomic
 def models() -> dict[Role, VideoLMM]:
     """Base and tuned, loaded once per process."""
     params = load_params().model
-    settings = {"dtype": params.dtype, "device": params.device}
-    return {
-        "base": load_model(params.base, revision=params.revision, **settings),
-        "tuned": load_model(str(TUNED), **settings),
-    }
+    return {"base": load_model(params), "tuned": load_model(params.of(TUNED))}
 
 
 @task(name="evaluate videos", **TASK)

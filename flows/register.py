@@ -36,7 +36,7 @@ def register_model(params: Params, numbers: dict[str, object], tags: dict[str, s
             "num_frames": params.evaluate.num_frames,
             "scoring": params.evaluate.scoring,
             "max_new_tokens": params.answer.max_new_tokens,
-            "dtype": params.model.dtype,
+            "model": params.model.as_measured(),
         },
         tags=tags,
         metrics=flatten_metrics(numbers),

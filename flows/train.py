@@ -12,7 +12,7 @@ from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_stage
 from tpo.store import digest, read_manifest, read_records, write_atomic
-from tpo.training.trainer import history_csv, save_tuned, train_on_pairs
+from tpo.training.trainer import history_csv, train_on_pairs
 
 CURVES = REPORTS / "training" / "curves.csv"
 
@@ -47,7 +47,7 @@ def train() -> None:
         )
         stage.publish(
             TUNED,
-            {".": lambda folder: save_tuned(tuned, folder)},
+            {".": lambda folder: tuned.save(folder)},
             items_in=num_pairs,
             items_out=num_pairs,
             seed=params.train.seed,

@@ -9,7 +9,7 @@ The pipeline itself is run by `dvc repro`.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,7 +58,7 @@ def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
     from tpo.video.probe import Prober
 
     params = load_params()
-    model = load_model(checkpoint, dtype=params.model.dtype, device=params.model.device)
+    model = load_model(params.model.of(checkpoint))
     with TemporaryDirectory() as scratch, Prober(Path(scratch)) as prober:
         frames, tokens = params.evaluate.num_frames, params.answer.max_new_tokens
         return answer_file(model, prober, str(video), question, frames, tokens)
@@ -77,6 +77,50 @@ def registry() -> None:
     for version in found:
         aliases = ", ".join(version.aliases) or "no alias"
         typer.echo(f"{name}/{version.version}  {aliases}  {version.tags.get('gate_summary', 'not decided')}")
+
+
+@app.command()
+def convert(
+    src: Annotated[str, typer.Argument(help="folder or hub id of a checkpoint in the LLaVA-NeXT layout (llava_qwen)")],
+    dst: Annotated[Path, typer.Argument(help="folder to write, for model.base in params.yaml")],
+    vision_tower: Annotated[
+        Path | None,
+        typer.Option(help="folder of the vision tower as published; needed if the checkpoint has not trained its own"),
+    ] = None,
+    pool: Annotated[
+        Literal["bilinear", "average"] | None,
+        typer.Option(help="how features are pooled; default: as the checkpoint's config.json says"),
+    ] = None,
+) -> None:
+    """Make a LLaVA-Video, LongVA or TPO checkpoint of the authors' loadable here."""
+    from tpo.models.checkpoint import download_weights, local_folder
+    from tpo.models.llava_next import convert as write_ours, read_original
+
+    folder = local_folder(src, None)
+    read_original(folder)  # before gigabytes are downloaded
+    download_weights(src, None, pickled_weights=False)
+    write_ours(folder, dst, vision_tower, pool)
+    typer.echo(f"{dst}: {src} as a llava_video checkpoint. Set model.base in params.yaml to it.")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="folder of a tuned model: full weights, or an adapter")],
+    dst: Annotated[Path, typer.Argument(help="folder to write")],
+    form: Annotated[
+        Literal["hf", "llava-next", "adapter"],
+        typer.Option(
+            help="hf: transformers and vLLM load it; llava-next: the authors' scripts and lmms-eval do; "
+            "adapter: the adapter alone, not merged into its base"
+        ),
+    ],
+) -> None:
+    """Write a tuned model for other tools. An adapter is merged into its base, in the dtype of params.yaml."""
+    from tpo.models.export import export as write_theirs
+    from tpo.params import load_params
+
+    write_theirs(model, dst, form, load_params().model)
+    typer.echo(f"{dst}: {model} in the form {form}.")
 
 
 def main() -> None:

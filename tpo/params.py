@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,7 +27,26 @@ class ModelParams(_Section):
     base: str = Field(description="checkpoint folder or hub id")
     revision: str | None = Field(None, description="hub revision; pin it")
     dtype: Literal["float32", "bfloat16", "float16"]
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "balanced"] = Field(
+        "auto", description="auto = one GPU if there is one; balanced = the layers spread over all GPUs"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    quantization: Literal["4bit"] | None = Field(None, description="4bit needs bitsandbytes and a GPU")
+    time_instruction: bool = Field(
+        default=False, description="say in the prompt when the frames are; LLaVA-Video was trained so"
+    )
+    max_frame_pixels: int | None = Field(
+        None, ge=784, description="Qwen-VL: at most so many pixels a frame; none = as the processor's file says"
+    )
+    pickled_weights: bool = Field(default=False, description="read a .bin that you trust, with weights_only")
+
+    def as_measured(self) -> dict[str, Any]:
+        """What changes a model's answers besides its files; where it runs and how attention is computed does not."""
+        return self.model_dump(include={"dtype", "quantization", "time_instruction", "max_frame_pixels"})
+
+    def of(self, checkpoint: str | Path) -> Self:
+        """The same settings for another checkpoint."""
+        return self.model_copy(update={"base": str(checkpoint), "revision": None})
 
 
 class RuntimeParams(_Section):
@@ -186,6 +205,14 @@ class Params(_Section):
     evaluate: EvaluateParams
     register_: RegisterParams = Field(alias="register")
     demo: DemoParams
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_not_trained(self) -> Self:
+        if self.model.quantization is not None and self.train.lora is None:
+            raise ValueError(
+                f"model.quantization is {self.model.quantization}: only adapters train on it, set train.lora"
+            )
+        return self
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

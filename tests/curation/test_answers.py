@@ -8,7 +8,7 @@ import pytest
 from tpo.curation.answers import answer_video, views_of
 from tpo.demo.world import plan_events, write_video
 from tpo.models import VideoLMM, load_model
-from tpo.params import load_params
+from tpo.params import ModelParams, load_params
 from tpo.records import Answer, Branch, Granularity, Query, QuestionType, Reason, Segment, Video, ViewKind
 from tpo.video.decode import VideoFolder
 from tpo.video.frame_cache import FrameCache
@@ -38,7 +38,7 @@ def video(root: Path) -> Video:
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> VideoLMM:
-    return load_model(str(tiny_checkpoint), dtype="float32", device="cpu")
+    return load_model(ModelParams(base=str(tiny_checkpoint), dtype="float32", device="cpu"))
 
 
 def a_query(video: Video, segment_s: tuple[float, float] | None, question: str = "What comes first?") -> Query:

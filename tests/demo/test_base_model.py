@@ -9,6 +9,7 @@ from tpo.demo.pretrain import kind_of
 from tpo.demo.world import Event, plan_events, write_video
 from tpo.llm.rules import RuleQuestion, comprehensive_questions, localized_questions
 from tpo.models import VideoLMM, load_model
+from tpo.params import ModelParams
 from tpo.records import Video
 from tpo.video.decode import decode
 from tpo.video.probe import Prober
@@ -19,7 +20,7 @@ CHECKPOINT = Path(__file__).parents[2] / "demo" / "checkpoint"
 
 @pytest.fixture(scope="module")
 def base() -> VideoLMM:
-    return load_model(str(CHECKPOINT), dtype="float32", device="cpu")
+    return load_model(ModelParams(base=str(CHECKPOINT), dtype="float32", device="cpu"))
 
 
 def share_right(model: VideoLMM, folder: Path, num_events: tuple[int, int], frames_per_event: float) -> float:
@@ -34,10 +35,10 @@ def share_right(model: VideoLMM, folder: Path, num_events: tuple[int, int], fram
             video = prober.probe(folder, path)
             assert isinstance(video, Video)
             frames = decode(path, dense(video, max(4, round(len(events) * frames_per_event))), folder)
-            for question in sample_questions(rng, events):
-                asked.append((frames, question.question))
-                expected.append(question.answer)
-    said = model.answers(asked, max_new_tokens=12, batch_size=16)
+            questions = sample_questions(rng, events)
+            asked.append((frames, [question.question for question in questions]))
+            expected += [question.answer for question in questions]
+    said = [answer for frames, questions in asked for answer in model.generate(frames, questions, max_new_tokens=12)]
     return sum(a == b for a, b in zip(said, expected, strict=True)) / len(expected)
 
 

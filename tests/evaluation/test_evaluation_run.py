@@ -10,6 +10,7 @@ from tpo.evaluation.run import check_video, evaluate_video, group_by_video
 from tpo.evaluation.scoring import candidates, prompt
 from tpo.evaluation.statistics import compare, metrics
 from tpo.models import VideoLMM, load_model
+from tpo.params import ModelParams
 from tpo.records import Item, PredictionStatus, Reason, Rejection, Video
 from tpo.video.decode import VideoFolder
 from tpo.video.probe import Prober
@@ -41,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoLMM]:
         folder = tmp_path_factory.mktemp(role)
         tokenizer = build_tokenizer()
         save_checkpoint(build_model(tokenizer, seed), tokenizer, folder)
-        models[role] = load_model(str(folder), dtype="float32", device="cpu")
+        models[role] = load_model(ModelParams(base=str(folder), dtype="float32", device="cpu"))
     return models
 
 
@@ -85,7 +86,7 @@ def test_a_question_scores_the_same_alone_as_with_the_others(
     together = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "option_text")
     frames = folder.frames(f"{groups[0][0].benchmark}/{groups[0][0].video}", dense(video, NUM_FRAMES))
     for item, prediction in zip(groups[0], together, strict=True):
-        alone = models["base"].answer_logprobs(frames, [prompt(item, "option_text")], [candidates(item, "option_text")])
+        alone = models["base"].option_logprobs(frames, [prompt(item, "option_text")], [candidates(item, "option_text")])
         np.testing.assert_allclose(prediction.option_logprobs, alone[0], rtol=1e-5)
 
 

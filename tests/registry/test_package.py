@@ -13,6 +13,7 @@ from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
 from tpo.models import load_model
+from tpo.params import ModelParams
 from tpo.records import GateDecision
 from tpo.registry.package import challenge, load_registered, promote, register, versions
 from tpo.registry.tracking import log_stage
@@ -20,7 +21,7 @@ from tpo.registry.tracking import log_stage
 QUESTION = "Which color is the star?"
 PROMOTE = GateDecision(promote=True, rules=(), summary="Promoted: better.")
 REFUSE = GateDecision(promote=False, rules=(), summary="Refused: a tie.")
-MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "dtype": "float32", "scoring": "option_text"}
+MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}, "scoring": "option_text"}
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,9 @@ def project(tracking_folder: Path) -> Path:
 def _save_adapter(folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from tpo.models.llava_onevision import LORA_TARGETS
-
-    base = load_model("base", dtype="float32", device="cpu").model
-    get_peft_model(base, LoraConfig(r=2, target_modules=LORA_TARGETS)).save_pretrained(folder)
+    base = load_model(ModelParams(base="base", dtype="float32", device="cpu"))
+    config = LoraConfig(r=2, target_modules=base.family.lora_targets, base_model_name_or_path="base")
+    get_peft_model(base.model, config).save_pretrained(folder)
 
 
 def _register(model_dir: Path, **changes: object) -> str:
@@ -96,7 +96,7 @@ def _direct_answer(project: Path) -> str:
     from tpo.registry.ask import answer_file
     from tpo.video.probe import Prober
 
-    model = load_model(str(project / "base"), dtype="float32", device="cpu")
+    model = load_model(ModelParams(base=str(project / "base"), dtype="float32", device="cpu"))
     with Prober(project / "frames") as prober:
         return answer_file(model, prober, str(project / "clip.mp4"), QUESTION, num_frames=4, max_new_tokens=5)
 

@@ -19,10 +19,10 @@ from torch.nn.functional import logsigmoid
 
 from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
-from tpo.params import LoraParams, TrainParams
+from tpo.params import LoraParams, ModelParams, TrainParams
 from tpo.records import PreferencePair
-from tpo.training.collator import VideoPairCollator, tokenize_pairs
-from tpo.training.trainer import VideoDPOTrainer, dpo_config, history_csv, save_tuned, train_on_pairs
+from tpo.training.collator import VideoPairCollator, number_pairs
+from tpo.training.trainer import VideoDPOTrainer, dpo_config, history_csv, train_on_pairs
 from tpo.video.decode import VideoFolder
 from tpo.video.measure import file_sha256
 
@@ -30,7 +30,7 @@ LORA = LoraParams(r=4, alpha=8)
 
 
 def load(world) -> VideoLMM:
-    return load_model(world.base.base, dtype="float32", device="cpu")
+    return load_model(ModelParams(base=world.base.base, dtype="float32", device="cpu"))
 
 
 def shaken(world, scale: float) -> VideoLMM:
@@ -46,7 +46,7 @@ def shaken(world, scale: float) -> VideoLMM:
 
 def scores(world, model: VideoLMM, pair: PreferencePair) -> tuple[float, float]:
     frames = world.folder.frames(world.videos[pair.video_id].path, pair.view)
-    ((chosen, rejected),) = model.answer_logprobs(frames, [pair.question], [[pair.chosen, pair.rejected]])
+    ((chosen, rejected),) = model.option_logprobs(frames, [pair.question], [[pair.chosen, pair.rejected]])
     return chosen, rejected
 
 
@@ -76,7 +76,7 @@ def steps_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
 def test_the_loss_of_a_pair_is_dpo_plus_alpha_sft(world, tmp_path: Path, noise: float, changes: dict) -> None:
     params = changed(world.params, **changes)
     policy, reference = shaken(world, noise), load(world)
-    rows = tokenize_pairs(world.pairs, policy)
+    rows = number_pairs(world.pairs, policy)
     trainer = VideoDPOTrainer(
         model=policy.model, ref_model=load(world).model, args=dpo_config(params, tmp_path, "cpu"), train_dataset=rows,
         data_collator=VideoPairCollator(world.pairs, world.videos, world.folder, policy),
@@ -119,7 +119,7 @@ def test_only_projector_and_decoder_learn(world, tmp_path: Path) -> None:
 def test_lora_learns_on_decoder_linears_alone_and_is_saved_as_an_adapter(world, tmp_path: Path) -> None:
     params = changed(world.params, lora=LORA.model_dump())
     tuned, _ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / "work")
-    save_tuned(tuned, tmp_path / "tuned")
+    tuned.save(tmp_path / "tuned")
     adapter = load_file(tmp_path / "tuned" / "adapter_model.safetensors")
     assert len(adapter) == 4 * 7 * 2  # layers, linears in each, A and B
     assert all("language_model.layers" in name and "lora_" in name for name in adapter)
@@ -127,7 +127,7 @@ def test_lora_learns_on_decoder_linears_alone_and_is_saved_as_an_adapter(world, 
     config = json.loads((tmp_path / "tuned" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == world.base.base
     assert not list((tmp_path / "tuned").glob("model*.safetensors"))
-    loaded = load_model(str(tmp_path / "tuned"), dtype="float32", device="cpu")
+    loaded = load_model(ModelParams(base=str(tmp_path / "tuned"), dtype="float32", device="cpu"))
     for pair in world.pairs[:2]:
         assert scores(world, loaded, pair) == pytest.approx(scores(world, tuned, pair), abs=1e-4)
         assert scores(world, loaded, pair) != pytest.approx(scores(world, load(world), pair), abs=1e-3)

@@ -9,13 +9,12 @@
 """
 
 import contextlib
-import math
 from collections.abc import Sequence
 
 from tpo.models import VideoLMM
 from tpo.params import AnswerParams
 from tpo.records import Answer, Branch, Query, Reason, Rejection, Video, View, content_id
-from tpo.video.decode import DecodeError, Frames, VideoFolder
+from tpo.video.decode import DecodeError, VideoFolder
 from tpo.video.sample import dense, segment, sparse, without_segment
 
 STAGE = "answer"
@@ -35,52 +34,46 @@ def views_of(query: Query, video: Video, params: AnswerParams, seed: int) -> dic
 def answer_video(
     model: VideoLMM, video: Video, folder: VideoFolder, queries: Sequence[Query], params: AnswerParams, seed: int
 ) -> tuple[list[Answer], list[Rejection]]:
-    """Both answers to each query, greedy. A query whose frames cannot be had is a `Rejection`."""
-    # Queries that share their views come one after the other; only one batch's frames are held, since those of a
-    # single 1080p view take 200 MB.
-    ordered = sorted(queries, key=lambda query: query.segment.start_s if query.segment else math.inf)
-    per_batch = max(1, params.batch_size // len(Branch))
-    with contextlib.suppress(DecodeError, ValueError):  # each query that needs these frames meets it again
-        shown = [view for query in ordered for view in views_of(query, video, params, seed).values()]
-        folder.prepare(video.path, shown)
-    answers: list[Answer] = []
-    rejections: list[Rejection] = []
-    for first in range(0, len(ordered), per_batch):
-        done, failed = _answer_batch(model, video, folder, ordered[first : first + per_batch], params, seed)
-        answers += done
-        rejections += failed
-    return answers, rejections
+    """Both answers to each query, greedy. A query whose frames cannot be had is a `Rejection`.
 
-
-def _answer_batch(
-    model: VideoLMM, video: Video, folder: VideoFolder, queries: Sequence[Query], params: AnswerParams, seed: int
-) -> tuple[list[Answer], list[Rejection]]:
-    frames: dict[View, Frames] = {}
-    shown: list[tuple[Query, Branch, View]] = []
-    rejections: list[Rejection] = []
+    Queries with a view in common are asked together: the video runs through the model once for all of them.
+    """
+    shown: dict[View, list[tuple[Query, Branch]]] = {}
+    failed: dict[str, str] = {}
     for query in queries:
         try:
-            views = views_of(query, video, params, seed)
-            for view in views.values():
-                if view not in frames:
-                    frames[view] = folder.frames(video.path, view)
-        except (DecodeError, ValueError) as error:
-            rejections.append(Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=str(error)))
+            for branch, view in views_of(query, video, params, seed).items():
+                shown.setdefault(view, []).append((query, branch))
+        except ValueError as error:
+            failed[query.id] = str(error)
+    with contextlib.suppress(DecodeError):  # each view that needs these frames meets it again
+        folder.prepare(video.path, list(shown))
+    answers: dict[tuple[str, Branch], Answer] = {}
+    for view, asked in shown.items():
+        try:  # only one view's frames are held: those of a single 1080p view take 200 MB
+            frames = folder.frames(video.path, view)
+        except DecodeError as error:
+            failed.update({query.id: str(error) for query, _ in asked})
             continue
-        shown += [(query, branch, view) for branch, view in views.items()]
-    asked = [(frames[view], query.question) for query, _, view in shown]
-    texts = model.answers(asked, params.max_new_tokens, params.batch_size)
-    decoding = f"greedy, at most {params.max_new_tokens} tokens"
-    answers = [
-        Answer(
-            id=content_id(query.id, branch, view.model_dump(mode="json"), model.id, decoding),
-            query_id=query.id,
-            branch=branch,
-            view=view,
-            text=text,
-            model_id=model.id,
-            decoding=decoding,
-        )
-        for (query, branch, view), text in zip(shown, texts, strict=True)
+        texts = model.generate(frames, [query.question for query, _ in asked], params.max_new_tokens, params.batch_size)
+        for (query, branch), text in zip(asked, texts, strict=True):
+            answers[query.id, branch] = _answer(query, branch, view, text, model, params)
+    rejections = [
+        Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=failed[query.id])
+        for query in queries
+        if query.id in failed
     ]
-    return answers, rejections
+    return [answers[query.id, branch] for query in queries if query.id not in failed for branch in Branch], rejections
+
+
+def _answer(query: Query, branch: Branch, view: View, text: str, model: VideoLMM, params: AnswerParams) -> Answer:
+    decoding = f"greedy, at most {params.max_new_tokens} tokens"
+    return Answer(
+        id=content_id(query.id, branch, view.model_dump(mode="json"), model.id, decoding),
+        query_id=query.id,
+        branch=branch,
+        view=view,
+        text=text,
+        model_id=model.id,
+        decoding=decoding,
+    )

@@ -36,7 +36,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     words = SPECIAL + WORDS.split() + list(COLORS) + list(SHAPES)
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         unk_token="<unk>",  # noqa: S106
         pad_token="<|endoftext|>",  # noqa: S106

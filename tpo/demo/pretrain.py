@@ -30,7 +30,7 @@ from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedToken
 from tpo.demo.lessons import HABIT, LONG_EVENTS, SKILL, Course, Lesson, sample_lessons
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import COLORS, FPS, SHAPES, plan_events, write_video
-from tpo.models.frames import FrameSpec, prepare_frames
+from tpo.models.frames import FrameSpec, read_processor
 from tpo.records import View, ViewKind
 from tpo.video.decode import decode
 from tpo.video.measure import file_sha256
@@ -60,7 +60,7 @@ def make_frame_bank(spec: FrameSpec, rng: np.random.Generator, num_videos: int) 
             view = View(
                 video_id=file_sha256(path), kind=ViewKind.DENSE, timestamps_s=tuple(tick / FPS for tick in ticks)
             )
-            pixels.append(prepare_frames(decode(path, view, Path(folder)).pixels, spec))
+            pixels.append(spec.prepare(decode(path, view, Path(folder)).pixels))
             starts = np.array([event.start_s for event in events])
             for tick in ticks:
                 event = events[int(np.searchsorted(starts, tick / FPS, side="right")) - 1]
@@ -103,7 +103,7 @@ def train_eyes(
         color, shape = logits(bank.pixels[pick])
         loss = functional.cross_entropy(color, bank.colors[pick]) + functional.cross_entropy(shape, bank.shapes[pick])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     core.vision_tower.requires_grad_(requires_grad=False)
@@ -228,7 +228,7 @@ def teach(
             logits, labels = forward(model, batcher.pack(rng, sample_lessons(rng, course)))
             loss = functional.cross_entropy(logits, labels)
             model.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, schedule in zip(optimizers, schedules, strict=True):
                 optimizer.step()
@@ -324,7 +324,9 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, args.seed)
     save_checkpoint(model, tokenizer, args.out)  # the processor files, which say how frames are prepared
-    bank = make_frame_bank(FrameSpec.load(args.out), np.random.default_rng(1000 + args.seed), num_videos=120)
+    bank = make_frame_bank(
+        FrameSpec.of(read_processor(args.out)), np.random.default_rng(1000 + args.seed), num_videos=120
+    )
     if args.skilled:
         model = LlavaOnevisionForConditionalGeneration.from_pretrained(args.skilled)
         model.model.vision_tower.requires_grad_(requires_grad=False)

@@ -57,7 +57,7 @@ def evaluate_video(
         frames = folder.frames(f"{items[0].benchmark}/{items[0].video}", dense(video, num_frames))
     except DecodeError as error:
         return [predict_failure(item, role, PredictionStatus.VIDEO_BROKEN, str(error)) for item in items]
-    scores = model.answer_logprobs(
+    scores = model.option_logprobs(
         frames, [prompt(item, scoring) for item in items], [candidates(item, scoring) for item in items]
     )
     return [predict(item, role, logprobs) for item, logprobs in zip(items, scores, strict=True)]

@@ -1,28 +1,114 @@
-"""What is particular to LLaVA-OneVision: its class, how many tokens a video takes, which weights are which."""
+"""LLaVA-OneVision: SigLIP tower, features pooled 2×2 by interpolation, one newline token behind the video, Qwen2.
+
+LLaVA-Video and LongVA (`tpo.models.llava_video`) differ in how features are pooled and where newlines stand.
+"""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+from torch.nn import functional
+from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-MODEL_CLASS = LlavaOnevisionForConditionalGeneration
-MODEL_TYPE = "llava_onevision"
+from tpo.models.family import Family, VideoInput, only_whole_frames
+from tpo.models.frames import FrameSpec
+from tpo.video.decode import Frames
 
-# TPO trains projector and decoder; the tower stays frozen (paper, section 4).
-TRAINED = ("multi_modal_projector.", "language_model.", "lm_head.", "image_newline")
-# LoRA goes on the decoder's linear layers only: a bare "q_proj" would hit the tower as well.
-LORA_TARGETS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+Pool = Literal["bilinear", "average"]
+Newline = Literal["grid", "one_token", "none"]
 
-
-def num_video_tokens(config: LlavaOnevisionConfig, num_frames: int) -> int:
-    """Placeholder tokens of a video: each frame's patches pooled 2×2, and one newline at the end."""
-    vision: Any = config.vision_config
-    side: int = vision.image_size // vision.patch_size
-    return num_frames * math.ceil(side / 2) ** 2 + 1
+_FRAMES_AT_ONCE = 32  # through the tower: all its layers' outputs are held for so many frames
 
 
-def encode_video(model: LlavaOnevisionForConditionalGeneration, frames: torch.Tensor) -> torch.Tensor:
-    """Tower, projector, pooling and newline: float [b, n, 3, h, w] → [b, tokens, d] as the decoder takes them."""
-    features: torch.Tensor = model.model.get_video_features(pixel_values_videos=frames, return_dict=True).pooler_output
-    return features
+def pooled_side(side: int, pool: Pool) -> int:
+    """Features along one side of a frame, after pooling `side` patches by two."""
+    return math.ceil(side / 2) if pool == "bilinear" else side // 2
+
+
+def pool_frames(features: torch.Tensor, pool: Pool) -> torch.Tensor:
+    """Pool each frame's square of features 2×2: [n, side², d] → [n, rows, columns, d].
+
+    As in LLaVA-NeXT's `get_2dPool`; pooling comes after the projector.
+    """
+    side = math.isqrt(features.shape[1])
+    grid = features.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    if pool == "average":
+        grid = functional.avg_pool2d(grid, 2)
+    else:
+        grid = functional.interpolate(grid, size=[pooled_side(side, pool)] * 2, mode="bilinear")
+    return grid.permute(0, 2, 3, 1)
+
+
+def add_newlines(grid: torch.Tensor, newline: torch.Tensor | None, where: Newline) -> torch.Tensor:
+    """[n, rows, columns, d] → [tokens, d] with the newline token behind every row, behind the video, or nowhere."""
+    if where == "grid":
+        assert newline is not None
+        rows = newline.to(grid).expand(*grid.shape[:2], 1, -1)
+        return torch.cat([grid, rows], dim=2).flatten(0, 2)
+    tokens = grid.flatten(0, 2)
+    if where == "one_token":
+        assert newline is not None
+        tokens = torch.cat([tokens, newline.to(tokens)[None]])
+    return tokens
+
+
+def num_tokens(num_frames: int, side: int, newline: Newline) -> int:
+    """Tokens of a video whose frames have side × side features after pooling."""
+    if newline == "grid":
+        return num_frames * side * (side + 1)
+    return num_frames * side**2 + (newline == "one_token")
+
+
+class LlavaOnevision(Family):
+    """Every model of class LlavaOnevisionForConditionalGeneration."""
+
+    model_class: ClassVar[Any] = LlavaOnevisionForConditionalGeneration
+    template_video = "<video>"
+    trained = ("multi_modal_projector.", "language_model.", "lm_head.", "image_newline")
+
+    def __init__(self, config: Any, processor: dict[str, Any], max_frame_pixels: int | None) -> None:
+        self.config = config
+        only_whole_frames(config.model_type, max_frame_pixels)
+        self.spec = FrameSpec.of(processor)
+
+    @property
+    def layout(self) -> tuple[Pool, Newline]:
+        """How features are pooled and where newlines stand."""
+        return "bilinear", "one_token"
+
+    def prepare(self, frames: Frames) -> VideoInput:
+        pool, newline = self.layout
+        vision = self.config.vision_config
+        side = pooled_side(vision.image_size // vision.patch_size, pool)
+        count = num_tokens(len(frames.pixels), side, newline)
+        return VideoInput(
+            pixels=self.spec.prepare(frames.pixels),
+            grid=(len(frames.pixels), side, side),
+            text=self.template_video * count,
+            num_features=count,
+            timestamps_s=tuple(frames.timestamps_s.tolist()),
+            duration_s=frames.duration_s,
+        )
+
+    def encode(self, model: Any, video: VideoInput) -> torch.Tensor:
+        """[n, side², width of the tower]; a class token is dropped."""
+        layer, tower = self.config.vision_feature_layer, model.model.vision_tower
+        chunks = [
+            tower(part.to(tower.device, tower.dtype), output_hidden_states=True).hidden_states[layer]
+            for part in video.pixels.split(_FRAMES_AT_ONCE)
+        ]
+        encoded = torch.cat(chunks)
+        return encoded[:, 1:] if self.config.vision_feature_select_strategy == "default" else encoded
+
+    def project(self, model: Any, encoded: torch.Tensor) -> BaseModelOutputWithPooling:
+        pool, newline = self.layout
+        grid = pool_frames(model.model.multi_modal_projector(encoded), pool)
+        return BaseModelOutputWithPooling(pooler_output=add_newlines(grid, model.model.image_newline, newline)[None])
+
+    def positions(self, ids: Sequence[int], video: VideoInput) -> torch.Tensor:  # noqa: ARG002
+        return torch.arange(len(ids))[None]
+
+    def forward_inputs(self, videos: Sequence[VideoInput]) -> dict[str, torch.Tensor]:
+        return {"pixel_values_videos": torch.stack([video.pixels for video in videos])}

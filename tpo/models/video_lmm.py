@@ -1,199 +1,226 @@
 """A video-LMM: frames and questions in, answers and their log-probabilities out.
 
-    model = load_model("demo/checkpoint", dtype="float32", device="cpu")
-    model.answer(frames, "What comes right after the red star?", max_new_tokens=8)
+    model = load_model(ModelParams(base="demo/checkpoint", dtype="float32"))
+    model.generate(frames, ["What comes right after the red star?", "What comes first?"], max_new_tokens=8)
 
-The same code loads a 7B checkpoint of the same family, a hub id, or an adapter folder on top of either.
+Everything about one video shares its prefix: tower and decoder run over the video once, and each question or answer
+goes on from there (`tpo.models.prefix`). The families differ in what `tpo.models.family` lists, and in nothing else.
 """
 
-import json
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import logging as transformers_logging
 
 from tpo.errors import UserError
-from tpo.models import llava_onevision
-from tpo.models.frames import FrameSpec, prepare_frames
-from tpo.records import content_id
-from tpo.store import MANIFEST, digest
+from tpo.models.checkpoint import PROCESSOR_FILES
+from tpo.models.family import Family, VideoInput
+from tpo.models.prefix import VideoPrefix, common_prefix
 from tpo.video.decode import Frames
 
-FAMILIES = {llava_onevision.MODEL_TYPE: llava_onevision}
+# Behind a video's newlines, this is what LLaVA-Video was trained with, down to the missing space after the list
+# (LLaVA-NeXT, train.py and docs/LLaVA_Video_1003.md; lmms-eval's llava_vid puts it in the same place).
+_TIME_INSTRUCTION = (
+    "The video lasts for {duration_s:.2f} seconds, and {num_frames} frames are uniformly sampled from it. "
+    "These frames are located at {times}.Please answer the following questions related to this video.\n"
+)
 
 
 @dataclass
 class VideoLMM:
-    """A loaded model with everything needed to prompt it. `id` stands for its files, which lie in `folder`."""
+    """A loaded model with everything needed to prompt it.
+
+    Attributes:
+        id: stands for its files and for the settings that change what it answers.
+        folder: where its files lie.
+        chat_template: the checkpoint's own.
+        time_instruction: whether the prompt says in words how long the video is and when its frames are.
+        max_tokens: the longest sequence that the decoder was made for.
+    """
 
     id: str
     folder: Path
     model: Any
     tokenizer: Any
-    frame_spec: FrameSpec
-    family: Any
+    family: Family
+    chat_template: str
+    time_instruction: bool
+    max_tokens: int
 
-    def prompt_ids(self, question: str, num_frames: int) -> list[int]:
-        """Token ids of "video, question, your turn", the video as one placeholder per feature."""
-        content = [{"type": "video"}, {"type": "text", "text": question}]
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False
+    @property
+    def bare(self) -> Any:
+        """The model without PEFT's wrapper around it, if it has one; adapters act inside all the same."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def prepare(self, frames: Frames) -> VideoInput:
+        """Frames as the model takes them. Preparing them once serves any number of questions."""
+        return self.family.prepare(frames)
+
+    def prompt_ids(self, video: VideoInput, question: str, room: int = 0) -> list[int]:
+        """Token ids of "video, question, your turn", with one placeholder for every feature of the video.
+
+        Args:
+            question: is data: what looks like a special token in it is written as plain text.
+            room: tokens that must fit behind the prompt.
+
+        Raises:
+            UserError: the chat template does not show a video, or the prompt is longer than the decoder can take.
+                A prompt is never cut.
+        """
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": self._asked(video, question)}]}],
+            chat_template=self.chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
         )
-        video = self.model.config.video_token_id
-        if ids.count(video) != 1:
+        shown = text.count(self.family.template_video)
+        if shown != 1:
             raise UserError(
-                f"The chat template made {ids.count(video)} video placeholders of one video and the question "
-                f"{question!r}; expected 1. Does the question contain the placeholder's text?"
+                f"The chat template of {self.folder} wrote {shown} times {self.family.template_video!r} for one video; "
+                "expected once. Is it the template of a text-only model?"
             )
-        at = ids.index(video)
-        return [*ids[:at], *[video] * self.family.num_video_tokens(self.model.config, num_frames), *ids[at + 1 :]]
+        text = text.replace(self.family.template_video, video.text)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        placeholders = ids.count(self.family.video_token_id)
+        if placeholders != video.num_features:
+            raise UserError(
+                f"The tokenizer of {self.folder} made {placeholders} video tokens of {video.num_features} features. "
+                "Does the tokenizer belong to this checkpoint?"
+            )
+        if len(ids) + room > self.max_tokens:
+            most = (self.max_tokens - room - len(ids) + video.num_features) * video.num_frames // video.num_features
+            raise UserError(
+                f"{video.num_frames} frames make a prompt of {len(ids)} tokens and the answer takes up to {room}, but "
+                f"{self.folder} was made for {self.max_tokens}. At this frame size at most {max(most, 0)} frames fit."
+            )
+        return ids
 
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids of an answer, with the token that ends the model's turn."""
-        return [*self.tokenizer(answer, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
-
-    def pixel_values(self, frames: Frames) -> torch.Tensor:
-        """float [n, 3, h, w] in the model's dtype on its device."""
-        return prepare_frames(frames.pixels, self.frame_spec).to(self.model.device, self.model.dtype)
+        ids: list[int] = self.tokenizer(self._plain(answer), add_special_tokens=False).input_ids
+        return [*ids, self.tokenizer.eos_token_id]
 
     def answer(self, frames: Frames, question: str, max_new_tokens: int) -> str:
         """The model's greedy answer to one question about these frames."""
-        return self.answers([(frames, question)], max_new_tokens, batch_size=1)[0]
+        return self.generate(frames, [question], max_new_tokens)[0]
 
-    def answers(self, asked: Sequence[tuple[Frames, str]], max_new_tokens: int, batch_size: int) -> list[str]:
-        """Greedy answers, in the order asked. Up to `batch_size` prompts with equally many frames run together."""
-        answers = [""] * len(asked)
-        by_frames: dict[int, list[int]] = {}
-        for number, (frames, _) in enumerate(asked):
-            by_frames.setdefault(len(frames.pixels), []).append(number)
-        for numbers in by_frames.values():
-            for first in range(0, len(numbers), batch_size):
-                batch = numbers[first : first + batch_size]
-                for number, text in zip(batch, self._generate([asked[n] for n in batch], max_new_tokens), strict=True):
-                    answers[number] = text
+    @torch.inference_mode()
+    def generate(
+        self, frames: Frames, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16
+    ) -> list[str]:
+        """Greedy answers: the most probable token each time, whatever a checkpoint's generation_config.json says.
+
+        Args:
+            batch_size: questions that go on from the video together.
+
+        Raises:
+            UserError: see `prompt_ids`.
+        """
+        if not questions:
+            return []
+        video = self.prepare(frames)
+        prompts = [self.prompt_ids(video, question, max_new_tokens) for question in questions]
+        prefix = self._run_prefix(video, prompts)
+        answers = []
+        for batch in _batches(prompts, batch_size):
+            answers += self._greedy(prefix, batch, max_new_tokens)
         return answers
 
-    @torch.inference_mode()
-    def _generate(self, asked: Sequence[tuple[Frames, str]], max_new_tokens: int) -> list[str]:
-        prompts = [self.prompt_ids(question, len(frames.pixels)) for frames, question in asked]
-        longest = max(len(prompt) for prompt in prompts)
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        output = self.model.generate(
-            input_ids=ids.to(self.model.device),
-            attention_mask=mask.to(self.model.device),
-            pixel_values_videos=torch.stack([self.pixel_values(frames) for frames, _ in asked]),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        texts = self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+    def _greedy(self, prefix: VideoPrefix, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+        rows, end = prefix.rows(prompts), self.tokenizer.eos_token_id
+        tokens = rows.run(keep=1)[:, -1].argmax(-1)
+        chosen = [tokens]
+        ended = tokens == end
+        while len(chosen) < max_new_tokens and not ended.all():
+            tokens = rows.append(tokens).argmax(-1)
+            chosen.append(tokens)
+            ended |= tokens == end
+        texts = []
+        for ids in torch.stack(chosen, dim=1).tolist():
+            until_end = ids[: ids.index(end)] if end in ids else ids
+            texts.append(self.tokenizer.decode(until_end, skip_special_tokens=True).strip())
+        return texts
 
-    @torch.inference_mode()
     def answer_logprobs(
-        self, frames: Frames, questions: Sequence[str], answers: Sequence[Sequence[str]]
+        self, frames: Frames, question: str, answers: Sequence[str], batch_size: int = 16
+    ) -> list[float]:
+        """Log-probability of each candidate answer to one question: the sum over its tokens, end of turn included."""
+        return self.option_logprobs(frames, [question], [answers], batch_size)[0]
+
+    @torch.inference_mode()
+    def option_logprobs(
+        self, frames: Frames, questions: Sequence[str], options: Sequence[Sequence[str]], batch_size: int = 16
     ) -> list[list[float]]:
-        """Log-probability (sum over tokens, end of turn included) of each candidate answer to each question.
+        """Of several multiple-choice questions about one video, the log-probability of every option as the answer.
 
-        The tower runs once for all questions; the candidates of one question run as one batch.
+        Args:
+            options: the candidate answers of each question.
+            batch_size: candidates that go on from the video together.
+
+        Raises:
+            UserError: see `prompt_ids`.
         """
-        features = self.family.encode_video(self.model, self.pixel_values(frames)[None])
-        scores = []
-        for question, candidates in zip(questions, answers, strict=True):
-            prompt = self.prompt_ids(question, len(frames.pixels))
-            scores.append(self._score(prompt, [self.answer_ids(answer) for answer in candidates], features))
-        return scores
+        if not any(options):
+            return [[] for _ in questions]
+        video = self.prepare(frames)
+        prompts: list[list[int]] = []
+        answers: list[list[int]] = []
+        for question, candidates in zip(questions, options, strict=True):
+            candidate_ids = [self.answer_ids(candidate) for candidate in candidates]
+            room = max((len(ids) for ids in candidate_ids), default=0)
+            prompts += [self.prompt_ids(video, question, room)] * len(candidate_ids)
+            answers += candidate_ids
+        prefix = self._run_prefix(video, prompts)
+        scores: list[float] = []
+        for batch in _batches(list(zip(prompts, answers, strict=True)), batch_size):
+            scores += _score(prefix, batch)
+        scored = iter(scores)
+        return [[next(scored) for _ in candidates] for candidates in options]
 
-    def _score(self, prompt: list[int], answers: list[list[int]], features: torch.Tensor) -> list[float]:
-        longest = max(len(answer) for answer in answers)
-        pad = self.tokenizer.pad_token_id
-        rows = torch.tensor([prompt + answer + [pad] * (longest - len(answer)) for answer in answers])
-        rows = rows.to(self.model.device)
-        is_answer = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers])
-        repeated = BaseModelOutputWithPooling(pooler_output=features.expand(len(answers), -1, -1))
-        logits = self.model(
-            input_ids=rows,
-            attention_mask=torch.cat([torch.ones(len(answers), len(prompt)), is_answer], dim=1).to(rows),
-            mm_encoder_outputs={"video": repeated},
-            logits_to_keep=longest + 1,
-            use_cache=False,
-        ).logits[:, :-1]
-        logprobs = logits.float().log_softmax(-1).gather(-1, rows[:, len(prompt) :, None])[..., 0]
-        total = (logprobs * is_answer.to(logprobs)).sum(dim=1)
-        return [float(value) for value in total]
+    def save(self, out: Path) -> None:
+        """Write a folder that `load_model` reads: weights with tokenizer and processor files, or the adapter alone."""
+        self.model.save_pretrained(out)
+        if (out / "adapter_config.json").is_file():
+            return
+        self.tokenizer.save_pretrained(out)
+        for name in PROCESSOR_FILES:
+            if (self.folder / name).is_file():
+                shutil.copy(self.folder / name, out / name)
 
+    def _run_prefix(self, video: VideoInput, prompts: Sequence[list[int]]) -> VideoPrefix:
+        shared = prompts[0][: common_prefix(prompts)]
+        features = self.family.project(self.bare, self.family.encode(self.bare, video))
+        return VideoPrefix(self.bare, self.family, video, features, shared)
 
-def load_model(checkpoint: str, *, revision: str | None = None, dtype: str, device: str = "auto") -> VideoLMM:
-    """Load a checkpoint folder, a hub id, or an adapter folder (its base is loaded first, the adapter is merged).
+    def _asked(self, video: VideoInput, question: str) -> str:
+        if not self.time_instruction:
+            return self._plain(question)
+        times = ",".join(f"{time_s:.2f}s" for time_s in video.timestamps_s)
+        instruction = _TIME_INSTRUCTION.format(duration_s=video.duration_s, num_frames=video.num_frames, times=times)
+        return instruction + self._plain(question)
 
-    Raises:
-        UserError: there is no such folder, it holds no checkpoint, or its family is not supported.
-    """
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = Path(checkpoint)
-    adapter = None
-    if (folder / "adapter_config.json").is_file():
-        adapter = folder
-        config = json.loads((folder / "adapter_config.json").read_text())
-        checkpoint, revision = config["base_model_name_or_path"], config.get("revision")
-        folder = Path(checkpoint)
-    config = _read_config(checkpoint, revision)
-    if config.model_type not in FAMILIES:
-        raise UserError(
-            f"{checkpoint} is a {config.model_type!r} model; supported are: {', '.join(FAMILIES)}. "
-            "A new family is a new file in tpo/models and a row in FAMILIES."
-        )
-    family = FAMILIES[config.model_type]
-    model = family.MODEL_CLASS.from_pretrained(checkpoint, revision=revision, dtype=getattr(torch, dtype))
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    local = _local_folder(checkpoint, revision)
-    return VideoLMM(
-        id=content_id(*[_content(part) for part in (local, adapter) if part is not None], dtype),
-        folder=local,
-        model=model.eval().to(device),
-        tokenizer=AutoTokenizer.from_pretrained(checkpoint, revision=revision),
-        frame_spec=FrameSpec.load(local),
-        family=family,
-    )
+    def _plain(self, text: str) -> str:
+        """Text without special tokens: a space behind the first character makes any of them plain words."""
+        special = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        if not special:
+            return text
+        pattern = "|".join(re.escape(token) for token in special)
+        return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
-def _content(folder: Path) -> str:
-    """A digest of a checkpoint's own files: neither where they lie nor when a stage made them changes it."""
-    return digest(*sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST))
+def _batches(rows: list[Any], size: int) -> Iterator[list[Any]]:
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
 
 
-def _read_config(checkpoint: str, revision: str | None) -> Any:
-    looks_like_folder = checkpoint.startswith((".", "/")) or checkpoint.count("/") != 1
-    if not (Path(checkpoint) / "config.json").is_file() and (looks_like_folder or Path(checkpoint).exists()):
-        raise UserError(
-            f"The base model folder {checkpoint!r} does not exist or has no config.json. "
-            "Set model.base in params.yaml to a checkpoint folder or a hub id."
-        )
-    try:
-        return AutoConfig.from_pretrained(checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{checkpoint!r} is neither a checkpoint folder nor a reachable hub id: {str(error).splitlines()[0]} "
-            "Set model.base in params.yaml to a checkpoint folder or a hub id."
-        ) from error
-
-
-def _local_folder(checkpoint: str, revision: str | None) -> Path:
-    if Path(checkpoint).is_dir():
-        return Path(checkpoint)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(checkpoint, revision=revision))
+def _score(prefix: VideoPrefix, batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+    """Sum of the log-probabilities of each answer's tokens behind its prompt."""
+    rows = prefix.rows([prompt + answer for prompt, answer in batch])
+    longest = max(len(answer) for _, answer in batch)
+    logits = rows.run(keep=longest + 1)[:, :-1]
+    logprobs = logits.float().log_softmax(-1).gather(-1, rows.ids[:, -longest:, None])[..., 0]
+    return [float(row[longest - len(answer) :].sum()) for row, (_, answer) in zip(logprobs, batch, strict=True)]

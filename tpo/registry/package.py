@@ -24,9 +24,9 @@ from tpo.registry.tracking import connect, provenance, redact
 from tpo.store import digest
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-# What `tpo.models` and `tpo.video` import; pinned to the versions the model was measured with.
-_REQUIREMENTS = ("av", "mlflow", "numpy", "peft", "pydantic", "safetensors", "torch", "transformers")
-_NEEDED_TO_SERVE = ("num_frames", "max_new_tokens", "dtype")
+# What `tpo.models`, `tpo.video` and `tpo.params` import; pinned to the versions the model was measured with.
+_REQUIREMENTS = ("av", "mlflow", "numpy", "peft", "pydantic", "pyyaml", "safetensors", "torch", "transformers")
+_NEEDED_TO_SERVE = ("num_frames", "max_new_tokens", "model")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -64,8 +64,8 @@ def register(
     Args:
         model_dir: a full checkpoint, or an adapter; an adapter's base is recorded, not uploaded.
         base: hub id or folder of the base model; of a folder the content digest is recorded too.
-        measured_with: how the model was evaluated, JSON values; at least num_frames, max_new_tokens and dtype, which
-            the served model then uses.
+        measured_with: how the model was evaluated, JSON values; at least num_frames, max_new_tokens and model (the
+            settings it was loaded with), which the served model then uses.
         tags: of the version, such as validation_status.
         metrics: logged to the run, linked to the model.
         run_id: the run that made the model; the packaged model is stored in it.

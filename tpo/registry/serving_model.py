@@ -15,6 +15,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from tpo.errors import UserError
 from tpo.models import load_model
+from tpo.params import ModelParams
 from tpo.registry.ask import answer_file
 from tpo.store import digest
 from tpo.video.probe import Prober
@@ -29,7 +30,7 @@ class VideoAnswerer(PythonModel):
         if config["base_digest"]:
             _check_base(checkpoint, config["base_digest"])
         self._num_frames, self._max_new_tokens = config["num_frames"], config["max_new_tokens"]
-        self._model = load_model(str(checkpoint), dtype=config["dtype"])
+        self._model = load_model(ModelParams(base=str(checkpoint), **config["model"]))
 
     # MLflow takes the signature from these hints.
     def predict(self, model_input: list[dict[str, str]]) -> list[str]:  # type: ignore[override]

@@ -18,7 +18,7 @@ from tpo.models import VideoLMM, load_model
 from tpo.params import ModelParams, TrainParams
 from tpo.progress import progress
 from tpo.records import PreferencePair, Video
-from tpo.training.collator import VideoPairCollator, tokenize_pairs
+from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.video.decode import VideoFolder
 
 
@@ -95,12 +95,12 @@ def train_on_pairs(
 
     Returns the tuned model (an adapter on the base if `params.lora`) and the logged history, one dict per step.
     """
-    policy = load_model(base.base, revision=base.revision, dtype=base.dtype, device=base.device)
+    policy = load_model(base)
     device = policy.model.device.type
-    _freeze_all_but(policy, policy.family.TRAINED)
+    _freeze_all_but(policy, policy.family.trained)
     peft_config, reference = None, None
     if params.lora is None:
-        reference = load_model(base.base, revision=base.revision, dtype=base.dtype, device=base.device).model
+        reference = load_model(base).model
         reference.requires_grad_(requires_grad=False)
     else:
         from peft import LoraConfig
@@ -109,7 +109,7 @@ def train_on_pairs(
             r=params.lora.r,
             lora_alpha=params.lora.alpha,
             lora_dropout=0.0,
-            target_modules=policy.family.LORA_TARGETS,
+            target_modules=policy.family.lora_targets,
             base_model_name_or_path=base.base,
             revision=base.revision,
         )
@@ -118,7 +118,7 @@ def train_on_pairs(
         ref_model=reference,
         args=dpo_config(params, work_dir, device),
         data_collator=VideoPairCollator(pairs, videos, folder, policy),
-        train_dataset=tokenize_pairs(pairs, policy),
+        train_dataset=number_pairs(pairs, policy),
         processing_class=policy.tokenizer,
         peft_config=peft_config,
     )
@@ -135,24 +135,13 @@ def _last_checkpoint(work_dir: Path) -> str | None:
     for folder in work_dir.glob("checkpoint-*"):
         if not (folder / TRAINER_STATE_NAME).is_file():
             shutil.rmtree(folder)
-    last: str | None = get_last_checkpoint(str(work_dir))  # type: ignore[no-untyped-call]
+    last: str | None = get_last_checkpoint(str(work_dir))
     return last
 
 
 def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:
     for name, parameter in model.model.named_parameters():
         parameter.requires_grad_(any(part in name for part in trained))
-
-
-def save_tuned(model: VideoLMM, out: Path) -> None:
-    """Write a folder that `load_model` reads: full weights with tokenizer and processor files, or the adapter alone."""
-    model.model.save_pretrained(out)
-    if (out / "adapter_config.json").is_file():
-        return
-    model.tokenizer.save_pretrained(out)
-    for name in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
-        if (model.folder / name).is_file():
-            shutil.copy(model.folder / name, out / name)
 
 
 def history_csv(history: Sequence[Mapping[str, float]]) -> str:

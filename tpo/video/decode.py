@@ -23,10 +23,17 @@ class DecodeError(Exception):
 
 @dataclass(frozen=True)
 class Frames:
-    """Decoded frames: pixels uint8 [n, h, w, 3] (RGB) and the moment each is first on display, float64 [n] seconds."""
+    """Decoded frames.
+
+    Attributes:
+        pixels: uint8 [n, h, w, 3] (RGB).
+        timestamps_s: the moment each is first on display, float64 [n] seconds.
+        duration_s: of the whole video.
+    """
 
     pixels: np.ndarray
     timestamps_s: np.ndarray
+    duration_s: float
     decoder: str
     decoder_version: str
 
@@ -73,6 +80,7 @@ def decode(path: Path, view: View, index_dir: Path, cache: FrameCache | None = N
     return Frames(
         pixels=np.stack([kept[p] for p in pts]),
         timestamps_s=index.timestamps_s[wanted],
+        duration_s=index.duration_s,
         decoder="pyav",
         decoder_version=av.__version__,
     )

@@ -1,0 +1,57 @@
+"""Every family trains: one optimizer step on real pairs, from and to folders on disk."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from tiny import FAMILIES, load, params, save_tiny
+
+from tpo.params import LoraParams
+from tpo.training.collator import VideoPairCollator, number_pairs
+from tpo.training.trainer import train_on_pairs
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(request.param, tmp_path_factory.mktemp("base") / request.param)
+
+
+def test_the_batch_that_is_trained_on_scores_as_evaluation_does(world, base: Path) -> None:
+    model = load(base)
+    rows = number_pairs(world.pairs, model)
+    batch = VideoPairCollator(world.pairs, world.videos, world.folder, model)([rows[0], rows[1], rows[2]])
+    completion = batch.pop("completion_mask")[:, 1:]
+    with torch.no_grad():
+        logprobs = model.model(**batch).logits[:, :-1].log_softmax(-1)
+    found = (logprobs.gather(-1, batch["input_ids"][:, 1:, None])[..., 0] * completion).sum(dim=1)
+    expected = [
+        model.answer_logprobs(
+            world.folder.frames(world.videos[pair.video_id].path, pair.view), pair.question, [getattr(pair, side)]
+        )[0]
+        for side in ("chosen", "rejected")
+        for pair in world.pairs[:3]
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, LoraParams(r=2, alpha=4)])
+def test_a_step_of_training_moves_the_decoder_and_never_the_tower(
+    world, base: Path, tmp_path: Path, lora: LoraParams | None
+) -> None:
+    settings = world.params.model_copy(update={"pairs_per_step": 6, "pairs_per_device": 3, "lora": lora})
+    tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, params(base), settings, tmp_path / "work")
+    assert history[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    tuned.save(tmp_path / "tuned")
+    before, after = load(base), load(tmp_path / "tuned")
+    weights = before.model.state_dict()
+    moved = {n for n, w in after.model.state_dict().items() if not torch.equal(w, weights[n])}
+    assert [name for name in moved if "language_model.layers.1." in name]
+    assert not [name for name in moved if "vision_tower" in name or "visual" in name]
+    if lora is not None:
+        assert all("language_model.layers" in name for name in moved)
+    frames = world.folder.frames(world.videos[world.pairs[0].video_id].path, world.pairs[0].view)
+    scores = [m.answer_logprobs(frames, "What comes first?", ["a red star"]) for m in (before, after)]
+    assert scores[0] != scores[1]
