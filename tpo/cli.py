@@ -93,13 +93,13 @@ def convert(
     ] = None,
 ) -> None:
     """Make a LLaVA-Video, LongVA or TPO checkpoint of the authors' loadable here."""
+    from tpo.models import llava_next
     from tpo.models.checkpoint import download_weights, local_folder
-    from tpo.models.llava_next import convert as write_ours, read_original
 
     folder = local_folder(src, None)
-    read_original(folder)  # before gigabytes are downloaded
+    llava_next.read_original(folder)  # before gigabytes are downloaded
     download_weights(src, None, pickled_weights=False)
-    write_ours(folder, dst, vision_tower, pool)
+    llava_next.convert(folder, dst, vision_tower, pool)
     typer.echo(f"{dst}: {src} as a llava_video checkpoint. Set model.base in params.yaml to it.")
 
 

@@ -63,7 +63,7 @@ class TestBeforeAnyWeightIsRead:
     def test_what_is_no_checkpoint_is_said_with_what_to_set(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         for nothing in (tmp_path / "nowhere", tmp_path / "empty"):
-            with pytest.raises(UserError, match=r"does not exist or has no config\.json\. Set model\.base"):
+            with pytest.raises(UserError, match=r"does not exist or has no config\.json\. Give a checkpoint folder"):
                 load(nothing)
         with pytest.raises(UserError, match="'somebody/nothing' is neither a checkpoint folder nor a reachable hub id"):
             load("somebody/nothing")

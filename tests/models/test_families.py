@@ -102,6 +102,21 @@ def test_questions_that_share_the_video_get_the_answers_that_they_get_alone(
         assert row == pytest.approx(model.answer_logprobs(frames, question, options), abs=1e-5, rel=2e-6)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 16])
+def test_questions_about_several_videos_are_answered_together_as_they_are_alone(
+    model: VideoLMM, batch_size: int
+) -> None:
+    asked = [
+        (noise(0, 6), QUESTIONS),
+        (noise(1, 3), []),
+        (noise(2, 2), QUESTIONS[:1]),
+        (noise(3, 5, 90, 60), QUESTIONS),
+    ]
+    alone = [[model.answer(shown, question, 8) for question in questions] for shown, questions in asked]
+    assert len({text for said in alone for text in said}) > 1
+    assert model.generate_many(iter(asked), 8, batch_size) == alone
+
+
 def test_a_greedy_answer_is_the_most_probable_token_of_a_plain_forward_each_time(
     model: VideoLMM, frames: Frames
 ) -> None:

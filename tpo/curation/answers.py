@@ -9,12 +9,12 @@
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tpo.models import VideoLMM
 from tpo.params import AnswerParams
 from tpo.records import Answer, Branch, Query, Reason, Rejection, Video, View, content_id
-from tpo.video.decode import DecodeError, VideoFolder
+from tpo.video.decode import DecodeError, Frames, VideoFolder
 from tpo.video.sample import dense, segment, sparse, without_segment
 
 STAGE = "answer"
@@ -36,7 +36,7 @@ def answer_video(
 ) -> tuple[list[Answer], list[Rejection]]:
     """Both answers to each query, greedy. A query whose frames cannot be had is a `Rejection`.
 
-    Queries with a view in common are asked together: the video runs through the model once for all of them.
+    The video runs through the model once for all queries with a view in common.
     """
     shown: dict[View, list[tuple[Query, Branch]]] = {}
     failed: dict[str, str] = {}
@@ -48,16 +48,25 @@ def answer_video(
             failed[query.id] = str(error)
     with contextlib.suppress(DecodeError):  # each view that needs these frames meets it again
         folder.prepare(video.path, list(shown))
-    answers: dict[tuple[str, Branch], Answer] = {}
-    for view, asked in shown.items():
-        try:  # only one view's frames are held: those of a single 1080p view take 200 MB
-            frames = folder.frames(video.path, view)
-        except DecodeError as error:
-            failed.update({query.id: str(error) for query, _ in asked})
-            continue
-        texts = model.generate(frames, [query.question for query, _ in asked], params.max_new_tokens, params.batch_size)
-        for (query, branch), text in zip(asked, texts, strict=True):
-            answers[query.id, branch] = _answer(query, branch, view, text, model, params)
+    answered: list[tuple[View, list[tuple[Query, Branch]]]] = []
+
+    def views_in_turn() -> Iterator[tuple[Frames, list[str]]]:
+        """Frames are read when the model comes to them: those of a single 1080p view take 200 MB."""
+        for view, asked in shown.items():
+            try:
+                frames = folder.frames(video.path, view)
+            except DecodeError as error:
+                failed.update({query.id: str(error) for query, _ in asked})
+                continue
+            answered.append((view, asked))
+            yield frames, [query.question for query, _ in asked]
+
+    texts = model.generate_many(views_in_turn(), params.max_new_tokens, params.batch_size)
+    answers = {
+        (query.id, branch): _answer(query, branch, view, text, model, params)
+        for (view, asked), said in zip(answered, texts, strict=True)
+        for (query, branch), text in zip(asked, said, strict=True)
+    }
     rejections = [
         Rejection(stage=STAGE, item=query.id, reason=Reason.DECODE_FAILED, detail=failed[query.id])
         for query in queries

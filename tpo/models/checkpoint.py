@@ -14,17 +14,17 @@ from tpo.errors import UserError
 
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 _PICKLED_INDEX, _PICKLED = "pytorch_model.bin.index.json", "pytorch_model.bin"
-# What prepares frames and prompts, kept as it is when a tuned model is saved.
+# What prepares frames, kept as it is when a tuned model is saved.
 PROCESSOR_FILES = (
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
-    "chat_template.json",
-    "chat_template.jinja",
 )
+# Folder in a converted checkpoint that holds what the authors' layout has and ours does not (`tpo.models.llava_next`).
+ORIGIN = "llava_next"
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-_SET_BASE = "Set model.base in params.yaml to a checkpoint folder or a hub id."
+_WANTED = "Give a checkpoint folder or a hub id (in params.yaml: model.base)."
 
 
 def local_folder(checkpoint: str, revision: str | None) -> Path:
@@ -37,7 +37,7 @@ def local_folder(checkpoint: str, revision: str | None) -> Path:
         return Path(checkpoint)
     looks_like_folder = checkpoint.startswith((".", "/")) or checkpoint.count("/") != 1
     if looks_like_folder or Path(checkpoint).exists():
-        raise UserError(f"The base model folder {checkpoint!r} does not exist or has no config.json. {_SET_BASE}")
+        raise UserError(f"The base model folder {checkpoint!r} does not exist or has no config.json. {_WANTED}")
     from huggingface_hub import snapshot_download
 
     try:
@@ -45,7 +45,7 @@ def local_folder(checkpoint: str, revision: str | None) -> Path:
     except (OSError, ValueError) as error:  # what the hub's client raises when offline, refused or misspelt
         raise UserError(
             f"{checkpoint!r} is neither a checkpoint folder nor a reachable hub id: {str(error).splitlines()[0]} "
-            f"{_SET_BASE}"
+            f"{_WANTED}"
         ) from error
 
 

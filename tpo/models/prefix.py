@@ -1,13 +1,15 @@
 """One video, several continuations: the video runs through the decoder once, and every row goes on from there.
 
-The keys and values of the prefix exist once, for all rows; what a row adds is its own. Without gradients: gradient
-checkpointing drops such a cache silently, so training shares its prefix in another way.
+The keys and values of a video exist once, for all its rows; what a row adds is its own. Rows behind several videos can
+go on together. Without gradients: gradient checkpointing drops such a cache silently, so training shares its prefix in
+another way.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -15,22 +17,26 @@ from tpo.models.family import Family, VideoInput
 
 
 class _SharedLayer(DynamicLayer):
-    """One layer's keys and values: a prefix [1, heads, p, d] below the rows' own [b, heads, s, d]."""
+    """One layer's keys and values: those of the videos [v, heads, p, d] before the rows' own [b, heads, s, d]."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def __init__(self, prefixes: tuple[torch.Tensor, torch.Tensor], video_of_row: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._prefix = keys, values
+        self._prefixes, self._video_of_row = prefixes, video_of_row
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         own = super().update(key_states, value_states)
         return tuple(
-            torch.cat([shared.expand(len(rows), -1, -1, -1), rows], dim=-2)
-            for shared, rows in zip(self._prefix, own, strict=True)
+            torch.cat([self._by_row(shared), rows], dim=-2) for shared, rows in zip(self._prefixes, own, strict=True)
         )
+
+    def _by_row(self, shared: torch.Tensor) -> torch.Tensor:
+        if len(shared) == 1:
+            return shared.expand(len(self._video_of_row), -1, -1, -1)
+        return shared[self._video_of_row.to(shared.device)]
 
     def get_seq_length(self) -> int:
         own: int = super().get_seq_length()
-        return self._prefix[0].shape[-2] + own
+        return self._prefixes[0].shape[-2] + own
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
@@ -50,13 +56,12 @@ class VideoPrefix:
         Raises:
             ValueError: there is not one placeholder for every feature.
         """
-        if list(ids).count(family.video_token_id) != video.num_features:
+        placeholders = list(ids).count(family.video_token_id)
+        if placeholders != video.num_features:
             raise ValueError(
-                f"The shared prefix has {list(ids).count(family.video_token_id)} video tokens, but the video has "
-                f"{video.num_features} features"
+                f"The shared prefix has {placeholders} video tokens, but the video has {video.num_features} features"
             )
-        self._model, self._family, self._video = model, family, video
-        self.ids = list(ids)
+        self.model, self.family, self.video, self.ids = model, family, video, list(ids)
         cache: Any = DynamicCache()
         device = model.get_input_embeddings().weight.device
         row = torch.tensor([self.ids], device=device)
@@ -69,37 +74,37 @@ class VideoPrefix:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._layers = [(layer.keys, layer.values) for layer in cache.layers]
-
-    def rows(self, rows: Sequence[Sequence[int]]) -> "Rows":
-        """Go on with several rows at once, each a whole sequence that begins with the prefix."""
-        return Rows(self._model, self._family, self._video, self.ids, self._layers, rows)
+        self.layers = [(layer.keys, layer.values) for layer in cache.layers]
 
 
 class Rows:
-    """A batch of sequences behind one prefix, padded on the left so that their ends meet."""
+    """A batch of sequences, each behind its video's prefix, padded on the left of both so that their ends meet."""
 
-    def __init__(
-        self,
-        model: Any,
-        family: Family,
-        video: VideoInput,
-        prefix: list[int],
-        layers: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        rows: Sequence[Sequence[int]],
-    ) -> None:
-        device = model.get_input_embeddings().weight.device
-        tails = [list(row[len(prefix) :]) for row in rows]
+    def __init__(self, rows: Sequence[tuple[VideoPrefix, Sequence[int]]]) -> None:
+        """Each row is a whole sequence that begins with its prefix."""
+        videos = list({id(prefix): prefix for prefix, _ in rows}.values())
+        self._model = videos[0].model
+        device = self._model.get_input_embeddings().weight.device
+        tails = [list(ids[len(prefix.ids) :]) for prefix, ids in rows]
         longest = max(len(tail) for tail in tails)
+        longest_prefix = max(len(prefix.ids) for prefix in videos)
         # What a padding token is does not matter: it is masked.
-        self.ids = torch.tensor([[0] * (longest - len(tail)) + tail for tail in tails], device=device)
-        is_token = torch.tensor([[0] * (longest - len(tail)) + [1] * len(tail) for tail in tails])
-        self._mask = torch.cat([torch.ones(len(rows), len(prefix), dtype=torch.long), is_token], dim=1).to(device)
-        positions = [family.positions(row, video)[:, len(prefix) :] for row in rows]
-        padded = [torch.nn.functional.pad(part, (longest - part.shape[1], 0)) for part in positions]
+        self.ids = torch.tensor([_pad_left(tail, longest) for tail in tails], device=device)
+        mask = [
+            _pad_left([1] * len(prefix.ids), longest_prefix) + _pad_left([1] * len(tail), longest)
+            for (prefix, _), tail in zip(rows, tails, strict=True)
+        ]
+        self._mask = torch.tensor(mask, device=device)
+        positions = [prefix.family.positions(ids, prefix.video)[:, len(prefix.ids) :] for prefix, ids in rows]
+        padded = [functional.pad(part, (longest - part.shape[1], 0)) for part in positions]
         self._positions = batch_positions(padded).to(device)
-        self._cache = Cache(layers=[_SharedLayer(keys, values) for keys, values in layers])
-        self._model = model
+        video_of_row = torch.tensor([videos.index(prefix) for prefix, _ in rows])
+        self._cache = Cache(
+            layers=[
+                _SharedLayer(_stack([video.layers[number] for video in videos], longest_prefix), video_of_row)
+                for number in range(len(videos[0].layers))
+            ]
+        )
 
     def run(self, keep: int) -> torch.Tensor:
         """Logits of the last `keep` tokens of every row: float [rows, keep, vocabulary]."""
@@ -127,3 +132,16 @@ def batch_positions(positions: Sequence[torch.Tensor]) -> torch.Tensor:
     """Rows of [axes, tokens] as the models take them: [rows, tokens] for one axis, else [axes, rows, tokens]."""
     together = torch.stack(list(positions), dim=1)
     return together[0] if len(together) == 1 else together
+
+
+def _pad_left(values: list[int], length: int) -> list[int]:
+    return [0] * (length - len(values)) + values
+
+
+def _stack(layers: Sequence[tuple[torch.Tensor, torch.Tensor]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values [1, heads, p, d] of several videos as [v, heads, length, d], the shorter ones padded in front."""
+    keys, values = (
+        torch.cat([functional.pad(one, (0, 0, length - one.shape[-2], 0)) for one in ones])
+        for ones in zip(*layers, strict=True)
+    )
+    return keys, values

@@ -9,7 +9,7 @@ goes on from there (`tpo.models.prefix`). The families differ in what `tpo.model
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from tpo.errors import UserError
-from tpo.models.checkpoint import PROCESSOR_FILES
+from tpo.models.checkpoint import ORIGIN, PROCESSOR_FILES
 from tpo.models.family import Family, VideoInput
-from tpo.models.prefix import VideoPrefix, common_prefix
+from tpo.models.prefix import Rows, VideoPrefix, common_prefix
 from tpo.video.decode import Frames
 
 # Behind a video's newlines, this is what LLaVA-Video was trained with, down to the missing space after the list
@@ -108,30 +108,54 @@ class VideoLMM:
         """The model's greedy answer to one question about these frames."""
         return self.generate(frames, [question], max_new_tokens)[0]
 
-    @torch.inference_mode()
     def generate(
         self, frames: Frames, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16
     ) -> list[str]:
+        """Greedy answers to questions about one video: see `generate_many`."""
+        return self.generate_many([(frames, questions)], max_new_tokens, batch_size)[0]
+
+    @torch.inference_mode()
+    def generate_many(
+        self, asked: Iterable[tuple[Frames, Sequence[str]]], max_new_tokens: int, batch_size: int = 16
+    ) -> list[list[str]]:
         """Greedy answers: the most probable token each time, whatever a checkpoint's generation_config.json says.
 
         Args:
-            batch_size: questions that go on from the video together.
+            asked: videos with their questions; each video is taken in its turn, and runs through the model once.
+            batch_size: answers that are written together, be they about one video or about several.
 
         Raises:
             UserError: see `prompt_ids`.
         """
-        if not questions:
-            return []
-        video = self.prepare(frames)
-        prompts = [self.prompt_ids(video, question, max_new_tokens) for question in questions]
-        prefix = self._run_prefix(video, prompts)
-        answers = []
-        for batch in _batches(prompts, batch_size):
-            answers += self._greedy(prefix, batch, max_new_tokens)
+        answers: list[list[str]] = []
+        batch: list[tuple[VideoPrefix, list[int]]] = []
+        answers_of: list[list[str]] = []  # where each answer of the batch belongs
+        for frames, questions in asked:
+            answers.append([])
+            if not questions:
+                continue
+            video = self.prepare(frames)
+            prompts = [self.prompt_ids(video, question, max_new_tokens) for question in questions]
+            prefix = self._run_prefix(video, prompts)
+            for prompt in prompts:
+                batch.append((prefix, prompt))
+                answers_of.append(answers[-1])
+                if len(batch) == batch_size:
+                    self._answer_batch(batch, answers_of, max_new_tokens)
+        if batch:
+            self._answer_batch(batch, answers_of, max_new_tokens)
         return answers
 
-    def _greedy(self, prefix: VideoPrefix, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
-        rows, end = prefix.rows(prompts), self.tokenizer.eos_token_id
+    def _answer_batch(
+        self, batch: list[tuple[VideoPrefix, list[int]]], answers_of: list[list[str]], max_new_tokens: int
+    ) -> None:
+        for answers, text in zip(answers_of, self._greedy(batch, max_new_tokens), strict=True):
+            answers.append(text)
+        batch.clear()
+        answers_of.clear()
+
+    def _greedy(self, batch: Sequence[tuple[VideoPrefix, list[int]]], max_new_tokens: int) -> list[str]:
+        rows, end = Rows(batch), self.tokenizer.eos_token_id
         tokens = rows.run(keep=1)[:, -1].argmax(-1)
         chosen = [tokens]
         ended = tokens == end
@@ -176,8 +200,9 @@ class VideoLMM:
             answers += candidate_ids
         prefix = self._run_prefix(video, prompts)
         scores: list[float] = []
-        for batch in _batches(list(zip(prompts, answers, strict=True)), batch_size):
-            scores += _score(prefix, batch)
+        rows = list(zip(prompts, answers, strict=True))
+        for first in range(0, len(rows), batch_size):
+            scores += _score(prefix, rows[first : first + batch_size])
         scored = iter(scores)
         return [[next(scored) for _ in candidates] for candidates in options]
 
@@ -187,9 +212,13 @@ class VideoLMM:
         if (out / "adapter_config.json").is_file():
             return
         self.tokenizer.save_pretrained(out)
+        # Processors keep their own template beside the tokenizer's, which may be text-only.
+        (out / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
         for name in PROCESSOR_FILES:
             if (self.folder / name).is_file():
                 shutil.copy(self.folder / name, out / name)
+        if (self.folder / ORIGIN).is_dir():
+            shutil.copytree(self.folder / ORIGIN, out / ORIGIN)
 
     def _run_prefix(self, video: VideoInput, prompts: Sequence[list[int]]) -> VideoPrefix:
         shared = prompts[0][: common_prefix(prompts)]
@@ -212,14 +241,9 @@ class VideoLMM:
         return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
-def _batches(rows: list[Any], size: int) -> Iterator[list[Any]]:
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
-
-
 def _score(prefix: VideoPrefix, batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
     """Sum of the log-probabilities of each answer's tokens behind its prompt."""
-    rows = prefix.rows([prompt + answer for prompt, answer in batch])
+    rows = Rows([(prefix, prompt + answer) for prompt, answer in batch])
     longest = max(len(answer) for _, answer in batch)
     logits = rows.run(keep=longest + 1)[:, :-1]
     logprobs = logits.float().log_softmax(-1).gather(-1, rows.ids[:, -longest:, None])[..., 0]
