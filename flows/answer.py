@@ -18,16 +18,16 @@ Job = tuple[Video, list[Query]]
 
 
 @functools.cache
-def policy(params: ModelParams) -> VideoLMM:
+def policy(params: ModelParams, num_frames: int) -> VideoLMM:
     """The model, loaded once per process."""
-    return load_model(params)
+    return load_model(params, num_frames)
 
 
 @task(name="answer about videos", **TASK)
 def answer_videos(jobs: list[Job], folder: VideoFolder, model: ModelParams, params: AnswerParams, seed: int) -> Done:
     done: Done = []
     for video, queries in jobs:
-        answers, rejections = answer_video(policy(model), video, folder, queries, params, seed)
+        answers, rejections = answer_video(policy(model, params.most_frames), video, folder, queries, params, seed)
         done.append((video.id, [*answers, *rejections]))
     return done
 
@@ -39,7 +39,7 @@ def answer() -> None:
     jobs: list[Job] = [
         (video, queries[video.id]) for video in read_records(CATALOG / "videos.jsonl", Video) if video.id in queries
     ]
-    model_id = policy(params.model).id
+    model_id = policy(params.model, params.answer.most_frames).id
     seed = params.data.seed
     key = (digest(QUERIES / "queries.jsonl"), params.answer.model_dump(mode="json"), model_id, seed)
     with Stage("answer", "queries", *key) as stage:

@@ -22,8 +22,9 @@ from tpo.store import read_manifest, write_atomic
 @functools.cache
 def models() -> dict[Role, VideoLMM]:
     """Base and tuned, loaded once per process."""
-    params = load_params().model
-    return {"base": load_model(params), "tuned": load_model(params.of(TUNED))}
+    params = load_params()
+    num_frames = params.evaluate.num_frames
+    return {"base": load_model(params.model, num_frames), "tuned": load_model(params.model.of(TUNED), num_frames)}
 
 
 @task(name="evaluate videos", **TASK)

@@ -38,6 +38,9 @@ class ModelParams(_Section):
     max_frame_pixels: int | None = Field(
         None, ge=784, description="Qwen-VL: at most so many pixels a frame; none = as the processor's file says"
     )
+    max_tokens: int | None = Field(
+        None, ge=1, description="longest prompt and answer; none = max_position_embeddings in its config.json"
+    )
     pickled_weights: bool = Field(default=False, description="read a .bin that you trust, with weights_only")
 
     def as_measured(self) -> dict[str, Any]:
@@ -115,7 +118,14 @@ class AnswerParams(_Section):
     segment_frames: int = Field(ge=1, description="paper: 32; the demo zooms in with fewer")
     sparse_keep: float = Field(gt=0, lt=1, description="share of the full view's frames kept; paper figure 1: 0.5")
     max_new_tokens: int = Field(ge=1, description="ours")
-    batch_size: int = Field(ge=1, description="ours: prompts generated together; 1 for a 7B model on one GPU")
+    batch_size: int = Field(
+        ge=1, description="ours: answers written together; at 7B each video among them holds 0.4 GB for 32 frames"
+    )
+
+    @property
+    def most_frames(self) -> int:
+        """Shown to the model at once."""
+        return max(self.full_frames, self.segment_frames)
 
 
 class JudgeParams(_Section):

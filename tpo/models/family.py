@@ -73,6 +73,10 @@ class Family(ABC):
         """Resize, normalise and lay out frames, and write down what stands for them in the prompt."""
 
     @abstractmethod
+    def fewest_features(self, num_frames: int) -> int:
+        """How many placeholder tokens a video of so many frames takes at least, whatever the size of its frames."""
+
+    @abstractmethod
     def encode(self, model: Any, video: VideoInput) -> Any:
         """The vision tower's output for one video: what stays the same while projector and decoder are trained."""
 

@@ -78,14 +78,20 @@ class LlavaOnevision(Family):
         """How features are pooled and where newlines stand."""
         return "bilinear", "one_token"
 
-    def prepare(self, frames: Frames) -> VideoInput:
-        pool, newline = self.layout
+    @property
+    def _side(self) -> int:
+        """Features along one side of a frame."""
         vision = self.config.vision_config
-        side = pooled_side(vision.image_size // vision.patch_size, pool)
-        count = num_tokens(len(frames.pixels), side, newline)
+        return pooled_side(vision.image_size // vision.patch_size, self.layout[0])
+
+    def fewest_features(self, num_frames: int) -> int:
+        return num_tokens(num_frames, self._side, self.layout[1])
+
+    def prepare(self, frames: Frames) -> VideoInput:
+        count = self.fewest_features(len(frames.pixels))
         return VideoInput(
             pixels=self.spec.prepare(frames.pixels),
-            grid=(len(frames.pixels), side, side),
+            grid=(len(frames.pixels), self._side, self._side),
             text=self.template_video * count,
             num_features=count,
             timestamps_s=tuple(frames.timestamps_s.tolist()),

@@ -37,8 +37,11 @@ FAMILIES: dict[str, type[Family]] = {
 _NOT_QUANTIZED = ["vision_tower", "visual", "multi_modal_projector", "lm_head"]
 
 
-def load_model(params: ModelParams) -> VideoLMM:
+def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
     """Load what `params.base` names: a checkpoint folder, a hub id, or an adapter folder (merged into its base).
+
+    Args:
+        num_frames: as many as it will be shown at once; too many for its decoder is an error here already.
 
     Raises:
         UserError: there is no such checkpoint, its family is not supported, its files are incomplete or pickled, a
@@ -56,6 +59,8 @@ def load_model(params: ModelParams) -> VideoLMM:
     family = FAMILIES[config.model_type](config, read_processor(folder), params.max_frame_pixels)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     chat_template = read_chat_template(folder, tokenizer)
+    max_tokens = params.max_tokens or config.text_config.max_position_embeddings
+    _check_length(folder, family, num_frames, max_tokens)
     download_weights(checkpoint, revision, params.pickled_weights)
     check_weights(folder, params.pickled_weights)
     model = _load_weights(folder, config, family, params)
@@ -71,8 +76,17 @@ def load_model(params: ModelParams) -> VideoLMM:
         family=family,
         chat_template=chat_template,
         time_instruction=params.time_instruction,
-        max_tokens=config.text_config.max_position_embeddings,
+        max_tokens=max_tokens,
     )
+
+
+def _check_length(folder: Path, family: Family, num_frames: int, max_tokens: int) -> None:
+    if family.fewest_features(num_frames) > max_tokens:
+        raise UserError(
+            f"{num_frames} frames take {family.fewest_features(num_frames)} tokens at least, but {folder} was made for "
+            f"{max_tokens}. Show it fewer frames (answer.full_frames, evaluate.num_frames), or set model.max_tokens if "
+            "you know that it can take more."
+        )
 
 
 def _load_weights(folder: Path, config: Any, family: Family, params: ModelParams) -> Any:

@@ -110,6 +110,11 @@ class QwenVL(Family):
             height, width = (math.ceil(side * math.sqrt(self.min_pixels) / scale) for side in sides)
         return height * self.factor, width * self.factor
 
+    def fewest_features(self, num_frames: int) -> int:
+        steps = -(-num_frames // self.temporal)
+        per_step = self.min_pixels // self.factor**2
+        return max(steps, per_step // self.temporal) if self.pixels_count_all_frames else steps * max(1, per_step)
+
     @abstractmethod
     def most_pixels(self, num_frames: int) -> int:
         """The upper limit that the processor's file sets: pixels of one frame, or of all together."""

@@ -60,6 +60,10 @@ class VideoLMM:
         """Frames as the model takes them. Preparing them once serves any number of questions."""
         return self.family.prepare(frames)
 
+    def encode_video(self, video: VideoInput) -> Any:
+        """The vision tower's output, the same for every question; `Family.project` makes features of it."""
+        return self.family.encode(self.bare, video)
+
     def prompt_ids(self, video: VideoInput, question: str, room: int = 0) -> list[int]:
         """Token ids of "video, question, your turn", with one placeholder for every feature of the video.
 
@@ -222,7 +226,7 @@ class VideoLMM:
 
     def _run_prefix(self, video: VideoInput, prompts: Sequence[list[int]]) -> VideoPrefix:
         shared = prompts[0][: common_prefix(prompts)]
-        features = self.family.project(self.bare, self.family.encode(self.bare, video))
+        features = self.family.project(self.bare, self.encode_video(video))
         return VideoPrefix(self.bare, self.family, video, features, shared)
 
     def _asked(self, video: VideoInput, question: str) -> str:
