@@ -21,7 +21,7 @@ demo: setup
 	@tpo summary
 
 test: setup
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	ruff check .

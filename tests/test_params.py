@@ -154,6 +154,14 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, content: str) -> Non
     assert "the file: Input should be a valid dictionary" in told(tmp_path, content)
 
 
+def test_quantized_weights_are_not_trained_themselves(tmp_path: Path) -> None:
+    content = yaml.safe_load(GOOD)
+    content["model"]["quantization"], content["train"]["lora"] = "4bit", None
+    assert "model.quantization is 4bit: only adapters train on it, set train.lora" in told(
+        tmp_path, yaml.safe_dump(content)
+    )
+
+
 def test_a_step_that_is_no_whole_number_of_micro_batches_is_refused() -> None:
     wanted = {"beta": 0.1, "sft_alpha": 0.5, "learning_rate": 1e-4, "num_epochs": 1, "warmup_ratio": 0.1, "lora": None}
     with pytest.raises(ValidationError, match=r"pairs_per_step \(6\) must be a multiple of pairs_per_device \(4\)"):

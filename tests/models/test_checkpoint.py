@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import load, noise, save_tiny
+from tiny import load, noise, params, save_tiny
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tpo.errors import UserError
-from tpo.models import checkpoint
+from tpo.models import checkpoint, load_model
 from tpo.models import load as load_module
 
 SHARD = "model-00002-of-00002.safetensors"
@@ -135,6 +135,14 @@ class TestBeforeAnyWeightIsRead:
         pickle_weights(folder)
         with pytest.raises(UserError, match=r"as a pickle \(pytorch_model\.bin\).*set model\.pickled_weights to true"):
             load(folder)
+
+    def test_more_frames_than_the_decoder_can_take_are_too_many(self, folder: Path) -> None:
+        with pytest.raises(
+            UserError, match=r"900 frames take 5400 tokens at least, but .* was made for 4096\. Show it"
+        ):
+            load_model(params(folder), num_frames=900)
+        with pytest.raises(AssertionError, match="weights were about to be read"):
+            load_model(params(folder, max_tokens=6000), num_frames=900)
 
     @pytest.mark.parametrize("gone", ["processor_config.json", "chat_template.jinja"])
     def test_a_file_that_says_how_to_show_a_video_is_missed(self, folder: Path, gone: str) -> None:

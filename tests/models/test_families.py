@@ -180,6 +180,14 @@ def test_a_prompt_that_does_not_hold_the_whole_video_is_an_error(model: VideoLMM
         VideoPrefix(model.model, model.family, video, features, ids)
 
 
+@pytest.mark.parametrize(("count", "height_px", "width_px"), [(1, 20, 20), (4, 60, 90), (7, 500, 300)])
+def test_what_a_video_takes_at_least_is_known_before_it_is_seen(
+    model: VideoLMM, count: int, height_px: int, width_px: int
+) -> None:
+    video = model.prepare(noise(count=count, height_px=height_px, width_px=width_px))
+    assert 0 < model.family.fewest_features(count) <= video.num_features
+
+
 def test_a_prompt_is_never_cut(model: VideoLMM) -> None:
     short = replace(model, max_tokens=60)
     with pytest.raises(UserError, match=r"6 frames make a prompt of \d+ tokens .* made for 60\. .* at most \d+ frames"):

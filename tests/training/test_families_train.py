@@ -1,12 +1,9 @@
 """Every family trains: one optimizer step on real pairs, from and to folders on disk."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from tiny import FAMILIES, load, params, save_tiny
 
 from tpo.params import LoraParams

@@ -26,7 +26,7 @@ from tpo.models.load import FAMILIES as SUPPORTED
 from tpo.params import ModelParams
 from tpo.video.decode import Frames
 
-PROCESSORS = Path(__file__).parent / "reference" / "processors"
+PROCESSORS = Path(__file__).parent / "models" / "reference" / "processors"
 FAMILIES = ("llava_onevision", "llava_video", "longva", "qwen2_5_vl", "qwen3_vl")
 
 _SIDE_PX = 56  # of the towers that take one size: 4 × 4 patches
