@@ -12,7 +12,7 @@ from tpo.demo.model import build_model, build_tokenizer
 from tpo.demo.pretrain import Batcher, forward, make_frame_bank, teach, train_eyes
 from tpo.demo.world import COLORS, Event
 from tpo.llm.rules import comprehensive_questions, localized_questions
-from tpo.models.frames import FrameSpec
+from tpo.models.frames import FrameSpec, read_processor
 
 CHECKPOINT = Path(__file__).parents[2] / "demo" / "checkpoint"
 
@@ -54,7 +54,7 @@ def test_a_short_course_teaches_what_color_is_what() -> None:
     """From one in eight, which is chance, to most: what the long courses do for every kind of question."""
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, 0)
-    spec = FrameSpec.load(CHECKPOINT)
+    spec = FrameSpec.of(read_processor(CHECKPOINT))
     bank = make_frame_bank(spec, np.random.default_rng(0), num_videos=60)  # every colour of every shape occurs
     assert train_eyes(model, tokenizer, bank, steps=200) > 0.9
     with torch.no_grad():
