@@ -19,7 +19,7 @@ from tiny import FAMILIES, PROCESSORS, load, noise, prompter, save_tiny
 
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models import VideoLMM, shared_attention
 from tpo.models.family import VideoInput
 from tpo.models.frames import FrameSpec, read_processor
 from tpo.models.load import FAMILIES as SUPPORTED
@@ -342,3 +342,14 @@ def test_the_time_instruction_is_the_authors_sentence(folders: dict[str, Path]) 
     )
     assert said in text
     assert json.loads((folders["llava_video"] / "config.json").read_text())["video_newline"] == "grid"
+
+
+def test_a_memory_for_few_rows_changes_nothing(
+    model: VideoLMM, frames: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = model.generate(frames, QUESTIONS, 6), model.option_logprobs(frames, QUESTIONS, OPTIONS)
+    monkeypatch.setattr(shared_attention, "_MAX_SCORES", 1)
+    said, scored = model.generate(frames, QUESTIONS, 6), model.option_logprobs(frames, QUESTIONS, OPTIONS)
+    assert said == at_once[0]
+    for row, expected in zip(scored, at_once[1], strict=True):
+        assert row == pytest.approx(expected, abs=1e-5, rel=2e-6)

@@ -1,8 +1,8 @@
 """One video, several continuations: the video runs through the decoder once, and every row goes on from there.
 
 The keys and values of a video exist once, for all its rows; what a row adds is its own. Rows behind several videos can
-go on together. Without gradients: gradient checkpointing drops such a cache silently, so training shares its prefix in
-another way.
+go on together, at the price of a copy of its prefix for each row, one layer at a time. Without gradients: gradient
+checkpointing drops such a cache silently, so training shares its prefix in another way.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tpo.models.family import Family, VideoInput
+from tpo.models.shared_attention import SharedPrefix, shared_attention
 
 
 class _SharedLayer(DynamicLayer):
@@ -98,6 +99,13 @@ class Rows:
         positions = [prefix.family.positions(ids, prefix.video)[:, len(prefix.ids) :] for prefix, ids in rows]
         padded = [functional.pad(part, (longest - part.shape[1], 0)) for part in positions]
         self._positions = batch_positions(padded).to(device)
+        self._shared: SharedPrefix | None = None
+        if len(videos) == 1:
+            own = self._mask[:, longest_prefix:].bool()
+            causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+            self._shared = SharedPrefix(videos[0].layers, own[:, None, None] & causal)
+            self._cache: Cache = DynamicCache()
+            return
         video_of_row = torch.tensor([videos.index(prefix) for prefix, _ in rows])
         self._cache = Cache(
             layers=[
@@ -114,16 +122,25 @@ class Rows:
         """One more token for every row (int64 [rows]); the logits of what comes behind it, float [rows, vocabulary]."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
         self._positions = self._positions[..., -1:] + 1
+        if self._shared is not None:
+            seen = functional.pad(self._shared.mask[:, :, -1:], (0, 1), value=True)
+            self._shared = SharedPrefix(self._shared.layers, seen)
         return self._forward(tokens[:, None], self._positions, 1)[:, 0]
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, keep: int) -> torch.Tensor:
+        if self._shared is not None:
+            with shared_attention(self._model):
+                return self._call(ids, positions, keep, shared_prefix=self._shared)
+        return self._call(ids, positions, keep, attention_mask=self._mask)
+
+    def _call(self, ids: torch.Tensor, positions: torch.Tensor, keep: int, **more: Any) -> torch.Tensor:
         logits: torch.Tensor = self._model(
             input_ids=ids,
-            attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
+            **more,
         ).logits
         return logits
 
