@@ -50,6 +50,7 @@ def test_wrong_answers_are_taught_about_long_videos_alone_and_name_the_last_even
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_short_course_teaches_what_color_is_what() -> None:
     """From one in eight, which is chance, to most: what the long courses do for every kind of question."""
     tokenizer = build_tokenizer()

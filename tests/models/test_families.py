@@ -7,6 +7,7 @@ Prompts, positions and frames are compared with what the library and the models'
 import json
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -353,3 +354,18 @@ def test_a_memory_for_few_rows_changes_nothing(
     assert said == at_once[0]
     for row, expected in zip(scored, at_once[1], strict=True):
         assert row == pytest.approx(expected, abs=1e-5, rel=2e-6)
+
+
+def test_threads_that_share_a_model_do_not_disturb_each_other(model: VideoLMM) -> None:
+    shown = [noise(seed, count=4) for seed in range(6)]
+
+    def work(frames: Frames) -> tuple[list[list[float]], list[str]]:
+        return model.option_logprobs(frames, QUESTIONS, OPTIONS), model.generate(frames, QUESTIONS, 4)
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(work, shown))
+    for (scores, said), frames in zip(together, shown, strict=True):
+        alone, said_alone = work(frames)
+        assert said == said_alone
+        for row, expected in zip(scores, alone, strict=True):
+            assert row == pytest.approx(expected, abs=1e-5, rel=2e-6)

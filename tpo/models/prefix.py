@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tpo.models.family import Family, VideoInput
-from tpo.models.shared_attention import SharedPrefix, shared_attention
+from tpo.models.shared_attention import SharedPrefix, shared_attention, usual_attention
 
 
 class _SharedLayer(DynamicLayer):
@@ -66,15 +66,17 @@ class VideoPrefix:
         cache: Any = DynamicCache()
         device = model.get_input_embeddings().weight.device
         row = torch.tensor([self.ids], device=device)
-        model(
-            input_ids=row,
-            position_ids=batch_positions([family.positions(self.ids, video)]).to(device),
-            mm_token_type_ids=family.token_types(row),
-            mm_encoder_outputs={"video": features},
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        positions = batch_positions([family.positions(self.ids, video)]).to(device)
+        with usual_attention():
+            model(
+                input_ids=row,
+                position_ids=positions,
+                mm_token_type_ids=family.token_types(row),
+                mm_encoder_outputs={"video": features},
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         self.layers = [(layer.keys, layer.values) for layer in cache.layers]
 
 
@@ -131,7 +133,8 @@ class Rows:
         if self._shared is not None:
             with shared_attention(self._model):
                 return self._call(ids, positions, keep, shared_prefix=self._shared)
-        return self._call(ids, positions, keep, attention_mask=self._mask)
+        with usual_attention():
+            return self._call(ids, positions, keep, attention_mask=self._mask)
 
     def _call(self, ids: torch.Tensor, positions: torch.Tensor, keep: int, **more: Any) -> torch.Tensor:
         logits: torch.Tensor = self._model(

@@ -7,12 +7,14 @@ over both. It is the same sum that a row alone would make.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
 _NAME = "tpo_shared_prefix"
+_LOCK = Lock()
 _MAX_SCORES = 2**28  # held at once, 1 GB in float32
 
 
@@ -79,9 +81,24 @@ AttentionInterface.register(_NAME, _attend)
 
 
 @contextmanager
+def usual_attention() -> Iterator[None]:
+    """Run a model as it is: never while another thread has switched its attention."""
+    with _LOCK:
+        yield
+
+
+@contextmanager
 def shared_attention(model: Any) -> Iterator[None]:
-    """Let the decoder's layers attend by `_attend` meanwhile; the name has no mask function, so no mask is made."""
-    config = model.config.get_text_config()
+    """Let the decoder's layers attend by `_attend` meanwhile; the name has no mask function, so no mask is made.
+
+    The switch is the model's, and a flow's tasks share a model between threads: forwards take turns.
+    """
+    with _LOCK, _switched(model.config.get_text_config()):
+        yield
+
+
+@contextmanager
+def _switched(config: Any) -> Iterator[None]:
     usual = config._attn_implementation  # noqa: SLF001 the library has no public way to switch for one call
     config._attn_implementation = _NAME  # noqa: SLF001
     try:
