@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from tpo.errors import UserError
 from tpo.video.decode import Frames
 
 
@@ -99,16 +98,3 @@ class Family(ABC):
     def token_types(self, ids: torch.Tensor) -> torch.Tensor:
         """0 for text and 2 for video, the library's `mm_token_type_ids`, shaped like `ids`."""
         return (ids == self.video_token_id).int() * 2
-
-
-def only_whole_frames(family: str, max_frame_pixels: int | None) -> None:
-    """Refuse `model.max_frame_pixels` for families whose frames have one size.
-
-    Raises:
-        UserError: the setting is not null.
-    """
-    if max_frame_pixels is not None:
-        raise UserError(
-            f"model.max_frame_pixels is {max_frame_pixels}, but a {family} model shows every frame at one size. "
-            "Set it to null; fewer frames make a shorter prompt."
-        )

@@ -12,7 +12,8 @@ from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from tpo.models.family import Family, VideoInput, only_whole_frames
+from tpo.errors import UserError
+from tpo.models.family import Family, VideoInput
 from tpo.models.frames import FrameSpec
 from tpo.video.decode import Frames
 
@@ -70,7 +71,11 @@ class LlavaOnevision(Family):
 
     def __init__(self, config: Any, processor: dict[str, Any], max_frame_pixels: int | None) -> None:
         self.config = config
-        only_whole_frames(config.model_type, max_frame_pixels)
+        if max_frame_pixels is not None:
+            raise UserError(
+                f"model.max_frame_pixels is {max_frame_pixels}, but a {config.model_type} model shows every frame at "
+                "one size. Set it to null; fewer frames make a shorter prompt."
+            )
         self.spec = FrameSpec.of(processor)
 
     @property

@@ -132,8 +132,7 @@ class VideoLMM:
             UserError: see `prompt_ids`.
         """
         answers: list[list[str]] = []
-        batch: list[tuple[VideoPrefix, list[int]]] = []
-        answers_of: list[list[str]] = []  # where each answer of the batch belongs
+        batch: list[tuple[VideoPrefix, list[int], list[str]]] = []  # with the list that the answer belongs to
         for frames, questions in asked:
             answers.append([])
             if not questions:
@@ -142,24 +141,21 @@ class VideoLMM:
             prompts = [self.prompt_ids(video, question, max_new_tokens) for question in questions]
             prefix = self._run_prefix(video, prompts)
             for prompt in prompts:
-                batch.append((prefix, prompt))
-                answers_of.append(answers[-1])
+                batch.append((prefix, prompt, answers[-1]))
                 if len(batch) == batch_size:
-                    self._answer_batch(batch, answers_of, max_new_tokens)
+                    self._answer_batch(batch, max_new_tokens)
+                    batch.clear()
         if batch:
-            self._answer_batch(batch, answers_of, max_new_tokens)
+            self._answer_batch(batch, max_new_tokens)
         return answers
 
-    def _answer_batch(
-        self, batch: list[tuple[VideoPrefix, list[int]]], answers_of: list[list[str]], max_new_tokens: int
-    ) -> None:
-        for answers, text in zip(answers_of, self._greedy(batch, max_new_tokens), strict=True):
+    def _answer_batch(self, batch: Sequence[tuple[VideoPrefix, list[int], list[str]]], max_new_tokens: int) -> None:
+        texts = self._greedy(Rows([(prefix, prompt) for prefix, prompt, _ in batch]), max_new_tokens)
+        for (_, _, answers), text in zip(batch, texts, strict=True):
             answers.append(text)
-        batch.clear()
-        answers_of.clear()
 
-    def _greedy(self, batch: Sequence[tuple[VideoPrefix, list[int]]], max_new_tokens: int) -> list[str]:
-        rows, end = Rows(batch), self.tokenizer.eos_token_id
+    def _greedy(self, rows: Rows, max_new_tokens: int) -> list[str]:
+        end = self.tokenizer.eos_token_id
         tokens = rows.run(keep=1)[:, -1].argmax(-1)
         chosen = [tokens]
         ended = tokens == end
