@@ -204,26 +204,6 @@ def test_what_this_machine_lacks_is_said(folder: Path) -> None:
         load(folder, quantization="4bit")
 
 
-def test_a_hub_id_is_only_downloaded_as_far_as_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    asked: list[list[str]] = []
-
-    def snapshot(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
-        assert (repo, revision) == ("some/model", "abc")
-        asked.append(allow_patterns)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    edit_config(folder, model_type="bert")
-    with pytest.raises(UserError, match="is a 'bert' model"):
-        load("some/model", revision="abc")
-    edit_config(folder, model_type="llava_video")
-    load("some/model", revision="abc")
-    weights = [patterns for patterns in asked if any("safetensors" in pattern for pattern in patterns)]
-    assert (len(asked), weights) == (3, [["*.safetensors"]])
-
-
 def test_headers_are_read_without_the_weights(whole: Path) -> None:
     header = checkpoint.read_header(whole / "model.safetensors")
     assert header.keys() == load_file(whole / "model.safetensors").keys()
