@@ -45,7 +45,7 @@ class ModelParams(_Section):
 
     def as_measured(self) -> dict[str, Any]:
         """What changes a model's answers besides its files; where it runs and how attention is computed does not."""
-        return self.model_dump(include={"dtype", "quantization", "time_instruction", "max_frame_pixels"})
+        return self.model_dump(include={"dtype", "quantization", "time_instruction", "max_frame_pixels", "max_tokens"})
 
     def of(self, checkpoint: str | Path) -> Self:
         """The same settings for another checkpoint."""

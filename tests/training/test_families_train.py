@@ -48,6 +48,7 @@ def test_a_step_of_training_moves_the_decoder_and_never_the_tower(
     assert [name for name in moved if "language_model.layers.1." in name]
     assert not [name for name in moved if "vision_tower" in name or "visual" in name]
     if lora is not None:
+        assert all("lora_" in name for name, weight in tuned.model.named_parameters() if weight.requires_grad)
         assert all("language_model.layers" in name for name in moved)
     frames = world.folder.frames(world.videos[world.pairs[0].video_id].path, world.pairs[0].view)
     scores = [m.answer_logprobs(frames, "What comes first?", ["a red star"]) for m in (before, after)]

@@ -97,9 +97,9 @@ def train_on_pairs(
     """
     policy = load_model(base)
     device = policy.model.device.type
-    _freeze_all_but(policy, policy.family.trained)
     peft_config, reference = None, None
-    if params.lora is None:
+    if params.lora is None:  # an adapter freezes everything else by itself; weights of 4 bits can have no gradient
+        _freeze_all_but(policy, policy.family.trained)
         reference = load_model(base).model
         reference.requires_grad_(requires_grad=False)
     else:
