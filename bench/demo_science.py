@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tpo.curation.answers import answer_video
+from tpo.curation.answers import Policy, answer_video
 from tpo.curation.captions import caption_video
-from tpo.curation.judging import judge_video
+from tpo.curation.judging import RuleJudge, candidates_of, judge_pairs
 from tpo.curation.queries import ask_video
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.build import build_videos
@@ -32,6 +32,7 @@ from tpo.llm.rules import localized_questions
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, TrainParams, load_params
 from tpo.records import Granularity, Item, PreferencePair, Rejection, Video
+from tpo.replies import ReplyCache
 from tpo.training.trainer import train_on_pairs
 from tpo.video.catalog import drop_same_bytes, find_videos
 from tpo.video.decode import VideoFolder, decode
@@ -62,14 +63,18 @@ def make_world(folder: Path, params: Params, model: VideoLMM, seed: int) -> Worl
         benchmarks, demo.num_eval_videos, demo.questions_per_eval_video, demo.min_events, demo.max_events, seed
     )
     pairs: list[PreferencePair] = []
+    policy = Policy(model, ReplyCache(folder / "replies.sqlite"), code="")
     with Prober(folder / "frames") as prober:
         probed = [prober.probe(root, path) for path in find_videos(root, params.ingest.extensions)]
         videos, _ = drop_same_bytes([video for video in probed if isinstance(video, Video)])
         for video in videos:
             captions, _ = caption_video(video, root)
             queries, _ = ask_video(video, captions, params.ask, seed)
-            answers, _ = answer_video(model, video, VideoFolder(root, folder / "frames"), queries, params.answer, seed)
-            pairs += judge_video(video, captions, queries, answers, params.answer)[0]
+            frames = VideoFolder(root, folder / "frames")
+            answers, _ = answer_video(policy, video, videos, frames, queries, params.answer, seed)
+            candidates, _ = candidates_of(video, captions, queries, answers)
+            judged = judge_pairs(candidates, RuleJudge(), params.answer.full_frames)
+            pairs += [one for one in judged if isinstance(one, PreferencePair)]
         items, _ = load_benchmarks(benchmarks)
         groups = [(items, check_video(benchmarks, items, prober)) for items in group_by_video(items)]
     return World(folder, {video.id: video for video in videos}, pairs, groups)

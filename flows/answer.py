@@ -5,10 +5,11 @@ import functools
 from prefect import task
 
 from flows.frames import video_folder
-from flows.stage import ANSWERS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
-from tpo.curation.answers import answer_video
+from flows.replies import replies
+from flows.stage import ANSWERS, CATALOG, QUERIES, TASK, Done, Stage, by_video, code_digest, of_kind, run, stage_flow
+from tpo.curation.answers import Policy, answer_video
 from tpo.errors import UserError
-from tpo.models import VideoLMM, load_model
+from tpo.models import load_model
 from tpo.params import AnswerParams, ModelParams, load_params
 from tpo.records import Answer, Query, Rejection, Video
 from tpo.store import digest, read_records
@@ -18,16 +19,20 @@ Job = tuple[Video, list[Query]]
 
 
 @functools.cache
-def policy(params: ModelParams, num_frames: int) -> VideoLMM:
+def policy(params: ModelParams, num_frames: int) -> Policy:
     """The model, loaded once per process."""
-    return load_model(params, num_frames)
+    return Policy(load_model(params, num_frames), replies(), code_digest("tpo/models", "tpo/video"))
 
 
 @task(name="answer about videos", **TASK)
-def answer_videos(jobs: list[Job], folder: VideoFolder, model: ModelParams, params: AnswerParams, seed: int) -> Done:
+def answer_videos(
+    jobs: list[Job], videos: list[Video], folder: VideoFolder, model: ModelParams, params: AnswerParams, seed: int
+) -> Done:
     done: Done = []
     for video, queries in jobs:
-        answers, rejections = answer_video(policy(model, params.most_frames), video, folder, queries, params, seed)
+        answers, rejections = answer_video(
+            policy(model, params.most_frames), video, videos, folder, queries, params, seed
+        )
         done.append((video.id, [*answers, *rejections]))
     return done
 
@@ -36,19 +41,19 @@ def answer_videos(jobs: list[Job], folder: VideoFolder, model: ModelParams, para
 def answer() -> None:
     params = load_params()
     queries = by_video(read_records(QUERIES / "queries.jsonl", Query))
-    jobs: list[Job] = [
-        (video, queries[video.id]) for video in read_records(CATALOG / "videos.jsonl", Video) if video.id in queries
-    ]
-    model_id = policy(params.model, params.answer.most_frames).id
+    videos = read_records(CATALOG / "videos.jsonl", Video)
+    jobs: list[Job] = [(video, queries[video.id]) for video in videos if video.id in queries]
+    model_id = policy(params.model, params.answer.most_frames).model.id
     seed = params.data.seed
-    key = (digest(QUERIES / "queries.jsonl"), params.answer.model_dump(mode="json"), model_id, seed)
-    with Stage("answer", "queries", *key) as stage:
+    inputs = digest(CATALOG / "videos.jsonl", QUERIES / "queries.jsonl")
+    with Stage("answer", "queries", inputs, params.answer.model_dump(mode="json"), model_id, seed) as stage:
         found = stage.map(
             answer_videos,
             jobs,
             lambda job: job[0].id,
             params.runtime.items_per_task,
-            video_folder(params.data.videos, params.runtime),
+            videos,
+            video_folder(params.data.videos, params.runtime, videos),
             params.model,
             params.answer,
             seed,

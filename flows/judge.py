@@ -1,12 +1,13 @@
-"""judge: data/answers → data/pairs. A pair is kept if its preferred answer is better, consistent and correct."""
+"""judge: data/answers → data/judged. A pair is kept if its preferred answer is better, consistent and correct."""
 
 from prefect import task
 
+from flows.chat import chat_with, watched
 from flows.stage import (
     ANSWERS,
     CAPTIONS,
     CATALOG,
-    PAIRS,
+    JUDGED,
     QUERIES,
     TASK,
     Done,
@@ -16,23 +17,22 @@ from flows.stage import (
     run,
     stage_flow,
 )
-from tpo.curation.judging import judge_video
-from tpo.curation.mix import mix_pairs
+from tpo.curation.judging import Candidate, Judge, RuleJudge, candidates_of, judge_pairs
+from tpo.curation.model_judging import ModelJudge
 from tpo.errors import UserError
-from tpo.params import AnswerParams, load_params
+from tpo.params import JudgeParams, load_params
 from tpo.records import Answer, Caption, Granularity, PreferencePair, Query, Rejection, Video
 from tpo.store import digest, read_records
 
-Job = tuple[Video, list[Caption], list[Query], list[Answer]]
+Job = tuple[str, list[Candidate]]
 
 
 @task(name="judge answers", **TASK)
-def judge_videos(jobs: list[Job], params: AnswerParams) -> Done:
-    done: Done = []
-    for video, captions, queries, answers in jobs:
-        pairs, rejections = judge_video(video, captions, queries, answers, params)
-        done.append((video.id, [*pairs, *rejections]))
-    return done
+def judge_videos(jobs: list[Job], params: JudgeParams, full_frames: int) -> Done:
+    """The pairs of several videos are judged at once: a model may have many calls in flight."""
+    judge: Judge = RuleJudge() if params.judge == "rule" else ModelJudge(chat_with(params.judge), params)
+    outcomes = iter(judge_pairs([one for _, candidates in jobs for one in candidates], judge, full_frames))
+    return [(video_id, [next(outcomes) for _ in candidates]) for video_id, candidates in jobs]
 
 
 @stage_flow("judge")
@@ -43,30 +43,32 @@ def judge() -> None:
     answers: dict[str, list[Answer]] = {}
     for answer in read_records(ANSWERS / "answers.jsonl", Answer):
         answers.setdefault(answer.view.video_id, []).append(answer)
-    jobs: list[Job] = [
-        (video, captions[video.id], queries[video.id], answers.get(video.id, []))
-        for video in read_records(CATALOG / "videos.jsonl", Video)
-        if video.id in queries
-    ]
+    jobs: list[Job] = []
+    unanswered: list[Rejection] = []
+    for video in read_records(CATALOG / "videos.jsonl", Video):
+        if video.id in queries:
+            candidates, without = candidates_of(video, captions[video.id], queries[video.id], answers.get(video.id, []))
+            jobs.append((video.id, candidates))
+            unanswered += without
     inputs = digest(CAPTIONS / "captions.jsonl", QUERIES / "queries.jsonl", ANSWERS / "answers.jsonl")
-    key = (inputs, params.judge.model_dump(mode="json"), params.answer.full_frames)
-    with Stage("judge", "queries", *key) as stage:
-        found = stage.map(judge_videos, jobs, lambda job: job[0].id, params.runtime.items_per_task, params.answer)
-        judged = of_kind(found, PreferencePair)
-        pairs, over_quota = mix_pairs(judged, params.mix, params.data.seed)
-        rejections = of_kind(found, Rejection) + over_quota
+    settings, full_frames = params.judge, params.answer.full_frames
+    with Stage("judge", "pairs of answers", inputs, settings.model_dump(mode="json"), full_frames) as stage:
+        chat = None if settings.judge == "rule" else watched(settings.judge, stage)
+        per_task = params.runtime.items_per_task
+        found = stage.map(judge_videos, jobs, lambda job: job[0], per_task, settings, full_frames)
+        pairs, rejections = of_kind(found, PreferencePair), unanswered + of_kind(found, Rejection)
         stage.publish(
-            PAIRS,
+            JUDGED,
             {"pairs.jsonl": pairs, "rejected.jsonl": rejections},
-            items_in=sum(len(asked) for _, _, asked, _ in jobs),
+            items_in=len(unanswered) + sum(len(candidates) for _, candidates in jobs),
             items_out=len(pairs),
             set_aside=rejections,
-            seed=params.data.seed,
             counts={f"{kind} pairs": sum(pair.granularity is kind for pair in pairs) for kind in Granularity},
+            facts={"model": chat.id, "usage": chat.usage.model_dump()} if chat else {},
         )
     if not pairs:
         raise UserError(
-            f"Not one preference pair was kept, so there is nothing to train on; {PAIRS}/rejected.jsonl says why."
+            f"Not one preference pair was kept, so there is nothing to train on; {JUDGED}/rejected.jsonl says why."
         )
 
 

@@ -67,7 +67,7 @@ def register_and_gate() -> None:
         "candidate_id": evaluation["tuned_id"],
         "evaluate_run_id": evaluation["mlflow_run_id"],
         "validation_status": "passed" if validation.get("success") else "failed",
-        "num_pairs": str(read_manifest(PAIRS).items_out),
+        "num_pairs": str(read_manifest(PAIRS).counts["training pairs"]),
     }
     with progress(3, "register", "steps") as bar:
         version = register_model(params, numbers, tags)

@@ -18,6 +18,7 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from tqdm import tqdm
 
 from tpo.errors import UserError
 from tpo.params import load_params
@@ -30,6 +31,7 @@ CATALOG = Path("data/catalog")
 CAPTIONS = Path("data/captions")
 QUERIES = Path("data/queries")
 ANSWERS = Path("data/answers")
+JUDGED = Path("data/judged")
 PAIRS = Path("data/pairs")
 VALIDATION = Path("data/validation")
 TUNED = Path("models/tuned")
@@ -97,9 +99,10 @@ class Stage:
 
     def __init__(self, name: str, item: str, *key_parts: Any, unit: str = "videos"):
         self.name, self.item, self.unit = name, item, unit
-        self.key = content_id(name, digest(_CODE / "tpo", _CODE / "flows"), *key_parts)
+        self.key = content_id(name, code_digest("tpo", "flows"), *key_parts)
         self.journal = Journal(JOURNALS, name, self.key)
         self.clock = Clock()
+        self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Self:
         self.journal.__enter__()
@@ -122,11 +125,19 @@ class Stage:
         todo = [item for item in items if name_of(item) not in self.journal.done]
         shards = [todo[i : i + per_task] for i in range(0, len(todo), per_task)]
         with progress(len(items), self.name, self.unit, done=len(items) - len(todo)) as bar:
+            self._bar = bar
             for future in as_completed([task.submit(shard, *args) for shard in shards]):
                 for name, records in future.result():
                     self.journal.append(name, records)
                     bar.update()
+        self._bar = None
         return [record for item in items for record in self.journal.done[name_of(item)]]
+
+    def tell(self, note: str) -> None:
+        """Show a note behind the bar, for what goes on inside an item. Threads may call it."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(0)
 
     def publish(
         self,
@@ -159,6 +170,11 @@ class Stage:
         told = ", ".join(f"{count} {reason}" for reason, count in manifest.set_aside.items())
         print(f"{self.name}: {items_in} {self.item} in, {items_out} out" + (f", set aside: {told}" if told else ""))
         return manifest
+
+
+def code_digest(*rooms: str) -> str:
+    """Stands for the code of some rooms of the project: "tpo/models"."""
+    return digest(*(_CODE / room for room in rooms))
 
 
 def of_kind(records: Iterable[Record], kind: type[R]) -> list[R]:

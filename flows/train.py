@@ -24,7 +24,8 @@ def train_model(work_dir: Path) -> tuple[VideoLMM, list[dict[str, float]]]:
     pairs = read_records(PAIRS / "pairs.jsonl", PreferencePair)
     videos = {video.id: video for video in read_records(CATALOG / "videos.jsonl", Video)}
     folder = video_folder(params.data.videos, params.runtime)
-    return train_on_pairs(pairs, videos, folder, params.model, params.train, work_dir)
+    in_order = params.mix.order == "easy_to_hard"
+    return train_on_pairs(pairs, videos, folder, params.model, params.train, work_dir, in_order=in_order)
 
 
 @stage_flow("train")
@@ -32,8 +33,12 @@ def train() -> None:
     params = load_params()
     if not read_manifest(VALIDATION).facts.get("success"):
         raise UserError("The data did not pass validation, so nothing is trained on it. See reports/data_docs.")
-    num_pairs = read_manifest(PAIRS).items_out
-    wanted = {"model": params.model.model_dump(mode="json"), "train": params.train.model_dump(mode="json")}
+    num_pairs = read_manifest(PAIRS).counts["training pairs"]
+    wanted = {
+        "model": params.model.model_dump(mode="json"),
+        "train": params.train.model_dump(mode="json"),
+        "order": params.mix.order,
+    }
     with Stage("train", "pairs", digest(PAIRS / "pairs.jsonl"), wanted) as stage:
         tuned, history = train_model(stage.journal.folder / "checkpoints")
         write_atomic(CURVES, history_csv(history))

@@ -21,7 +21,12 @@ ingest:
   contamination: {min_overlap_s: 10, min_share: 0.1}
 caption: {source: sidecar}
 ask: {asker: rule, captions_per_segment: 3, localized_per_video: 4, comprehensive_per_video: 4, contamination_words: 13}
-answer: {full_frames: 32, segment_frames: 8, sparse_keep: 0.5, max_new_tokens: 24, batch_size: 4}
+answer:
+  full_frames: 32
+  segment_frames: 8
+  dispreferred: {localized: [{view: without_segment}], comprehensive: [{view: sparse, strength: 0.5}]}
+  max_new_tokens: 24
+  batch_size: 4
 judge: {judge: rule}
 mix: {max_pairs: null, localized_share: 0.5}
 validate: {min_pairs: 10, max_length_ratio: 1.5}
@@ -101,18 +106,35 @@ def test_params_cannot_be_changed_after_reading(tmp_path: Path) -> None:
         (
             "{min_pairs: 10",
             "{min_pair: 10",
-            "validate.min_pair: unknown key. Allowed here: max_length_ratio, min_pairs",
+            "validate.min_pair: unknown key. Allowed here: max_length_ratio, min_pairs, min_pairs_per_type",
         ),
         ("workers: 2", "workers: many", "runtime.workers: Input should be a valid integer"),
         ("workers: 2", "workers: 2.5", "runtime.workers: Input should be a valid integer"),
         ("[.mp4, .mkv]", ".mp4", "ingest.extensions: Input should be a valid tuple, got '.mp4'"),
         ("{r: 8, alpha: 16}", "8", "train.lora: Input should be a valid dictionary"),
         ("workers: 2", "workers: 0", "runtime.workers: Input should be greater than or equal to 1, got 0"),
-        ("sparse_keep: 0.5", "sparse_keep: 1", "answer.sparse_keep: Input should be less than 1, got 1"),
+        ("strength: 0.5", "strength: 2", "comprehensive.0.strength: Input should be less than or equal to 1, got 2"),
+        ("sparse, strength: 0.5", "masked", "every view but without_segment needs one"),
+        ("view: sparse", "view: dense", "dense takes nothing away; expected one of without_segment, sparse, shuf"),
+        ("sparse, strength: 0.5", "without_segment", "a comprehensive question has no segment, so it has no view"),
+        (
+            ", comprehensive: [{view: sparse, strength: 0.5}]",
+            "",
+            "answer: Value error, dispreferred.comprehensive names no view; expected some of without_segment, sparse",
+        ),
+        ("batch_size: 4", "batch_size: 4\n  samples: 3", "samples above 1 need a temperature above 0"),
+        ("{judge: rule}", "{judge: {url: x, modle: y}}", "judge.judge.modle: unknown key. Allowed here: api_key_env"),
+        ("{judge: rule}", "{judge: {url: x}}", "judge.judge.model: missing"),
+        ("{judge: rule}", "{judge: {model: x}}", "judge.judge.checkpoint: missing"),
+        ("{asker: rule,", "{asker: rule, blind_samples: 2,", "a rule cannot be asked anything"),
         ("beta: 0.3", "beta: .inf", "train.beta: Input should be a finite number, got inf"),
         ("min_gain: 0", "min_gain: -.inf", "register.min_gain: Input should be a finite number, got -inf"),
         ("float32", "float8", "model.dtype: Input should be 'float32', 'bfloat16' or 'float16', got 'float8'"),
-        ("sidecar", "whisper", "caption.source: Input should be 'sidecar', got 'whisper'"),
+        (
+            "sidecar",
+            "whisper",
+            "caption.source: Input should be 'sidecar', or a model: {url: …, model: …} or {checkpoint: …}, got 'whis",
+        ),
         ("min_events: 4", "min_events: 9", "demo: Value error, min_events (9) must not be above max_events (8)"),
         ("demo-tpo", "Demo TPO", "register.name: String should match pattern"),
     ],

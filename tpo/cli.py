@@ -1,6 +1,7 @@
 """`tpo` for people: look at what a run did, ask the model something, see the registry.
 
     tpo summary
+    tpo show 3f2a90c1
     tpo ask clip.mp4 "What comes right after the red star?"
     tpo registry
 
@@ -26,6 +27,21 @@ def summary() -> None:
     from tpo.report.summary import collect, to_text
 
     typer.echo(to_text(collect(Path())))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="id of a pair or a query, or how it begins")],
+    *,
+    prompts: Annotated[bool, typer.Option("--prompts", help="also what the language models were asked")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the records themselves")] = False,
+) -> None:
+    """Where a pair came from: video, views, captions, question, answers, verdicts, and where it went."""
+    from tpo.params import load_params
+    from tpo.report.trace import to_text, trace
+
+    found = trace(Path(), name, load_params())
+    typer.echo(found.model_dump_json(indent=2) if as_json else to_text(found, with_prompts=prompts))
 
 
 @app.command()

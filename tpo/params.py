@@ -3,14 +3,16 @@
 "paper" is arXiv 2501.13919; "ours" is a choice of this project where the paper is silent.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tpo.errors import UserError
+from tpo.records import Granularity, QuestionType, ViewKind
 
 
 class _Section(BaseModel):
@@ -101,23 +103,116 @@ class IngestParams(_Section):
     contamination: CopyParams
 
 
+class _ChatParams(_Section):
+    """A model that captions, asks or judges. The paper has CogVLM2 and GPT-4o-mini; all settings are ours."""
+
+    max_reply_tokens: int = Field(512, ge=1, description="of one reply; a longer one is set aside")
+    temperature: float = Field(0, ge=0, description="0 = the most probable token each time")
+
+
+class EndpointParams(_ChatParams):
+    """An OpenAI-compatible server: vLLM, a provider."""
+
+    url: str = Field(description="with the version: http://localhost:8000/v1")
+    model: str = Field(description="its name at the server")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable with the key; it is read nowhere else")
+    concurrency: int = Field(16, ge=1, description="calls in flight")
+    requests_per_minute: int | None = Field(None, ge=1, description="none = as fast as they are answered")
+    timeout_s: float = Field(120, gt=0, description="for one attempt")
+    max_retries: int = Field(15, ge=0, description="after 429, 5xx, timeouts and cut connections: 0.5 s, then up to 8")
+    reply_limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra_body: dict[str, Any] = Field({}, description="more fields of the request, as the server has them")
+    usd_per_million_input_tokens: float = Field(0, ge=0)
+    usd_per_million_output_tokens: float = Field(0, ge=0)
+    budget_usd: float | None = Field(None, gt=0, description="of one run of the stage, which stops there")
+
+
+class LocalParams(_ChatParams):
+    """A text or image-text model, loaded by transformers."""
+
+    checkpoint: str = Field(description="folder or hub id")
+    revision: str | None = Field(None, description="hub revision; pin it")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: Literal["auto", "cpu", "cuda", "balanced"] = "auto"
+    batch_size: int = Field(8, ge=1, description="replies written together")
+
+
+def _who(value: Any) -> str:
+    """`url` makes it an endpoint, `checkpoint` a model loaded here; a name is what works without a model."""
+    if isinstance(value, EndpointParams) or (isinstance(value, dict) and "url" in value):
+        return "endpoint"
+    return "local" if isinstance(value, LocalParams | dict) else "offline"
+
+
+_Chat = Annotated[EndpointParams, Tag("endpoint")] | Annotated[LocalParams, Tag("local")]
+_Captioner = Annotated[_Chat | Annotated[Literal["sidecar"], Tag("offline")], Discriminator(_who)]
+_ByRuleOrChat = Annotated[_Chat | Annotated[Literal["rule"], Tag("offline")], Discriminator(_who)]
+ChatParams = EndpointParams | LocalParams
+
+
 class CaptionParams(_Section):
-    source: Literal["sidecar"]
+    source: _Captioner = Field(description="`sidecar` files, or a model that sees frames")
+    segment_s: float = Field(10, gt=0, description="ours: length of what one caption of a model is about")
+    frames_per_segment: int = Field(1, ge=1, description="paper: 1, each frame is captioned by itself")
+    max_side_px: int = Field(768, ge=32, description="ours: larger frames are scaled down for the model")
 
 
 class AskParams(_Section):
-    asker: Literal["rule"]
+    asker: _ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
     captions_per_segment: int = Field(ge=1, description="ours: the paper gives no segment length")
-    localized_per_video: int = Field(ge=0, description="ours")
+    localized_per_video: int = Field(ge=0, description="ours: questions; of a model, prompts: it may answer None")
     comprehensive_per_video: int = Field(ge=0, description="ours")
+    question_types: tuple[QuestionType, ...] = Field(
+        tuple(QuestionType), min_length=1, description="paper: eight; a model is asked for each as often as another"
+    )
+    max_caption_chars: int = Field(24_000, ge=1000, description="ours: captions in one prompt; more are thinned out")
+    blind_samples: int = Field(0, ge=0, description="ours: how often a model is asked a question without its video")
+    max_blind_score: float | None = Field(
+        None, ge=0, le=1, description="ours: questions answered blind more often are set aside; none = score only"
+    )
+    duplicate_agreement: float = Field(
+        0.9, gt=0, le=1, description="ours: a question that shares so many of its words with another is a duplicate"
+    )
     contamination_words: int = Field(ge=1, description="words in a row shared with a benchmark; 13 in arXiv 2005.14165")
+
+    @model_validator(mode="after")
+    def _rules_know_nothing_to_ask_blind(self) -> Self:
+        if self.asker == "rule" and self.blind_samples:
+            raise ValueError("blind_samples needs a model as asker: a rule cannot be asked anything")
+        if self.max_blind_score is not None and not self.blind_samples:
+            raise ValueError("max_blind_score needs blind_samples, at least 1")
+        return self
+
+
+class DispreferredView(_Section):
+    """What is taken from the view under which the dis-preferred answer is given."""
+
+    view: ViewKind
+    strength: float | None = Field(
+        None, gt=0, le=1, description="share of the full view's frames that it touches; none for without_segment"
+    )
+
+    @model_validator(mode="after")
+    def _strength_is_given_where_it_means_something(self) -> Self:
+        if self.view in (ViewKind.DENSE, ViewKind.SEGMENT):
+            raise ValueError(f"{self.view} takes nothing away; expected one of {', '.join(DEGRADED)}")
+        if (self.view is ViewKind.WITHOUT_SEGMENT) != (self.strength is None):
+            raise ValueError("strength is the share of frames touched; every view but without_segment needs one")
+        return self
+
+
+DEGRADED = tuple(kind for kind in ViewKind if kind not in (ViewKind.DENSE, ViewKind.SEGMENT))
 
 
 class AnswerParams(_Section):
     full_frames: int = Field(ge=1, description="paper: 32, the same in generation and training")
     segment_frames: int = Field(ge=1, description="paper: 32; the demo zooms in with fewer")
-    sparse_keep: float = Field(gt=0, lt=1, description="share of the full view's frames kept; paper figure 1: 0.5")
+    dispreferred: dict[Granularity, tuple[DispreferredView, ...]] = Field(
+        description="drawn from for each question. paper: without_segment, and sparse at 0.5 (figure 1)"
+    )
     max_new_tokens: int = Field(ge=1, description="ours")
+    samples: int = Field(1, ge=1, description="ours: answers to each question under each view")
+    temperature: float = Field(0, ge=0, description="ours: 0 = the most probable token each time")
     batch_size: int = Field(
         ge=1, description="ours: answers written together; at 7B each video among them holds 0.4 GB for 32 frames"
     )
@@ -127,19 +222,47 @@ class AnswerParams(_Section):
         """Shown to the model at once."""
         return max(self.full_frames, self.segment_frames)
 
+    @model_validator(mode="after")
+    def _every_granularity_has_its_view(self) -> Self:
+        for granularity in Granularity:
+            kinds = [one.view for one in self.dispreferred.get(granularity, ())]
+            if not kinds:
+                raise ValueError(f"dispreferred.{granularity} names no view; expected some of {', '.join(DEGRADED)}")
+            if granularity is Granularity.COMPREHENSIVE and ViewKind.WITHOUT_SEGMENT in kinds:
+                raise ValueError("a comprehensive question has no segment, so it has no view without_segment")
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("samples above 1 need a temperature above 0: greedy answers are all the same")
+        return self
+
 
 class JudgeParams(_Section):
-    judge: Literal["rule"]
+    judge: _ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
+    show_reference: bool = Field(
+        default=True, description="the model sees the asker's answer; the paper's prompt speaks of one, without a slot"
+    )
+    max_caption_chars: int = Field(24_000, ge=1000, description="ours: captions in one prompt; more are thinned out")
 
 
 class MixParams(_Section):
-    max_pairs: int | None = Field(ge=2, description="paper: 10,000")
+    max_pairs: int | None = Field(ge=2, description="of the training set. paper: 10,000; none = all")
     localized_share: float | None = Field(ge=0, le=1, description="paper: 0.5; none = whatever there is")
+    max_pairs_per_video: int | None = Field(None, ge=1, description="ours")
+    balance_types: bool = Field(default=False, description="ours: no question type has more pairs than its fair share")
+    held_out_share: float = Field(
+        0, ge=0, lt=1, description="ours: of the videos, with all their pairs; not trained on"
+    )
+    max_length_ratio: float | None = Field(
+        None, ge=1, description="ours: mean chosen over mean rejected tokens, and the other way; none = only measured"
+    )
+    order: Literal["shuffled", "easy_to_hard"] = Field(
+        "shuffled", description="of training; easy_to_hard as in TEMPLE (arXiv 2503.16929), by the views' difficulty"
+    )
 
 
 class ValidateParams(_Section):
     min_pairs: int = Field(ge=1, description="ours")
-    max_length_ratio: float = Field(gt=0, description="ours: mean chosen over mean rejected length, in characters")
+    min_pairs_per_type: int = Field(1, ge=0, description="ours: of each question type that there is")
+    max_length_ratio: float = Field(gt=0, description="ours: mean chosen over mean rejected length, in tokens")
 
 
 class LoraParams(_Section):
@@ -246,18 +369,34 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"]) or "the file"
+    where = ".".join(str(part) for part in detail["loc"] if part not in _TAGS) or "the file"
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown key. Allowed here: {', '.join(_allowed_keys(detail['loc'][:-1]))}"
     if detail["type"] == "missing":
         return f"{where}: missing"
-    return f"{where}: {detail['msg']}, got {detail['input']!r}"
+    or_a_model = ", or a model: {url: …, model: …} or {checkpoint: …}" if detail["loc"][-1:] == ("offline",) else ""
+    return f"{where}: {detail['msg']}{or_a_model}, got {detail['input']!r}"
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = Params
     for part in location:
-        field = next(f for name, f in section.model_fields.items() if part in (name, f.alias))
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        if part in _TAGS:
+            section = _TAGS[str(part)] or section
+            continue
+        field = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
+        if field is not None:  # else an index or a key
+            section = next(_sections_in(field.annotation), section)
     return sorted(field.alias or name for name, field in section.model_fields.items())
+
+
+# Of who captions, asks and judges: pydantic puts them into locations, where the file has nothing.
+_TAGS: dict[int | str, type[BaseModel] | None] = {"endpoint": EndpointParams, "local": LocalParams, "offline": None}
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that an annotation speaks of, in the order in which it names them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections_in(argument)

@@ -62,6 +62,18 @@ class ViewKind(StrEnum):
     SEGMENT = "segment"
     WITHOUT_SEGMENT = "without_segment"
     SPARSE = "sparse"
+    SHUFFLED = "shuffled"
+    REVERSED = "reversed"
+    MASKED = "masked"
+    DISTRACTORS_INSERTED = "distractors_inserted"
+
+
+class Distractor(Record):
+    """A moment of another video, shown where the view would show its own."""
+
+    position: int = Field(ge=0, description="index into the view's timestamps_s")
+    video_id: str
+    timestamp_s: float = Field(ge=0)
 
 
 class View(Record):
@@ -70,6 +82,11 @@ class View(Record):
     video_id: str
     kind: ViewKind
     timestamps_s: tuple[float, ...] = Field(min_length=1)
+    masked: tuple[int, ...] = Field((), description="indices into timestamps_s that are shown as plain grey")
+    distractors: tuple[Distractor, ...] = ()
+    difficulty: float | None = Field(
+        None, ge=0, le=1, description="of telling it from what nothing was taken from: the share left as it was"
+    )
 
 
 class Caption(Record):
@@ -79,6 +96,8 @@ class Caption(Record):
     end_s: float
     text: str = Field(min_length=1)
     source: str = Field(description="who says so: a sidecar file's name, or a model id")
+    frames_s: tuple[float, ...] = Field((), description="moments that the model was shown; none = from a file")
+    prompt_id: str | None = Field(None, description="content id of what the model was asked; none = from a file")
 
 
 class Granularity(StrEnum):
@@ -99,6 +118,14 @@ class QuestionType(StrEnum):
     SPATIAL_REASONING = "spatial_reasoning"
 
 
+class BlindCheck(Record):
+    """Whether a question can be answered without its video: a language model was asked it, and nothing else."""
+
+    answers: tuple[str, ...] = Field(min_length=1)
+    score: float = Field(ge=0, le=1, description="share of the answers that say what the reference answer says")
+    model_id: str
+
+
 class Query(Record):
     id: str
     video_id: str
@@ -108,6 +135,8 @@ class Query(Record):
     question: str = Field(min_length=1)
     reference_answer: str | None = Field(description="the asker's own answer, from captions; never trained on")
     asker: str
+    prompt_id: str | None = Field(None, description="content id of what the asker was asked; none = by rule")
+    blind: BlindCheck | None = Field(None, description="none = not checked")
 
 
 class Branch(StrEnum):
@@ -120,7 +149,10 @@ class Answer(Record):
     query_id: str
     branch: Branch
     view: View
+    sample: int = Field(0, ge=0, description="which of several answers to one question under one view")
     text: str
+    num_tokens: int = Field(ge=0, description="of the text, in the model's own tokens")
+    ended: bool = Field(description="the model ended it; else it was cut at the longest that was allowed")
     model_id: str
     decoding: str
 
@@ -132,25 +164,32 @@ class Verdict(Record):
     preferred_is: Literal["better", "worse", "equal"]
     conflicts_with_captions: bool
     is_correct: bool
+    reply: str = Field("", description="what the judge wrote; empty = by rule")
+    prompt_id: str | None = Field(None, description="content id of what the judge was asked; none = by rule")
 
 
 class PreferencePair(Record):
-    """One training example: both answers are trained against the same full view, whatever they were generated from."""
+    """One training example: both answers are trained against the same full view, whatever they were generated from.
+
+    What is not known of pairs that were imported is none.
+    """
 
     id: str
     video_id: str
     query_id: str
-    granularity: Granularity
-    question_type: QuestionType
+    granularity: Granularity | None
+    question_type: QuestionType | None
     question: str
     view: View = Field(description="what the model is shown in training")
     chosen: str
     rejected: str
-    chosen_view: View = Field(description="what the model was shown when it gave the chosen answer")
-    rejected_view: View
+    chosen_tokens: int | None = Field(description="length in tokens of the model that gave it")
+    rejected_tokens: int | None
+    chosen_view: View | None = Field(description="what the model was shown when it gave the chosen answer")
+    rejected_view: View | None
     segment: Segment | None
-    model_id: str = Field(description="the model that gave both answers")
-    verdicts: tuple[Verdict, ...]
+    model_id: str = Field(description="the model that gave both answers, or the file that they were imported from")
+    verdicts: tuple[Verdict, ...] = Field(description="empty = imported, not judged here")
     judge: str
 
 
@@ -183,17 +222,30 @@ class Reason(StrEnum):
     EMPTY_CAPTION = "empty_caption"
     TOO_FEW_CAPTIONS = "too_few_captions"
     NOTHING_TO_ASK = "nothing_to_ask"
+    REQUEST_FAILED = "request_failed"
+    EMPTY_REPLY = "empty_reply"
+    RUNAWAY_REPLY = "runaway_reply"
+    REFUSED = "refused"
+    BAD_REPLY = "bad_reply"
+    BLIND_ANSWERABLE = "blind_answerable"
+    NO_VIEW = "no_view"
     OVER_QUOTA = "over_quota"
+    OVER_VIDEO_CAP = "over_video_cap"
+    TOO_MANY_OF_TYPE = "too_many_of_type"
+    LENGTH_BIAS = "length_bias"
     VIDEO_CHANGED = "video_changed"
     DECODE_FAILED = "decode_failed"
     NO_REFERENCE_ANSWER = "no_reference_answer"
     NO_ANSWER_PAIR = "no_answer_pair"
     EMPTY_ANSWER = "empty_answer"
+    RUNAWAY_ANSWER = "runaway_answer"
     IDENTICAL_ANSWERS = "identical_answers"
+    TIE = "tie"
     NOT_BETTER = "not_better"
     CONFLICT = "conflict"
     INCORRECT = "incorrect"
     ORDER_DISAGREEMENT = "order_disagreement"
+    BAD_ROW = "bad_row"
     BAD_ITEM = "bad_item"
     VIDEO_MISSING = "video_missing"
 

@@ -10,8 +10,7 @@ from processes import edit_params, finish, killed_when, must_work
 
 from tpo.curation.captions import caption_video
 from tpo.curation.contamination import QuestionReport
-from tpo.curation.judging import judge_video
-from tpo.curation.mix import mix_pairs
+from tpo.curation.judging import RuleJudge, candidates_of, judge_pairs
 from tpo.curation.queries import ask_video
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.build import build_videos, write_json
@@ -44,7 +43,7 @@ OUTPUTS = {
     "caption": ("data/captions", {"captions.jsonl": Caption, "rejected.jsonl": Rejection}),
     "ask": ("data/queries", {"queries.jsonl": Query, "rejected.jsonl": Rejection}),
     "answer": ("data/answers", {"answers.jsonl": Answer, "rejected.jsonl": Rejection}),
-    "judge": ("data/pairs", {"pairs.jsonl": PreferencePair, "rejected.jsonl": Rejection}),
+    "judge": ("data/judged", {"pairs.jsonl": PreferencePair, "rejected.jsonl": Rejection}),
     "evaluate": ("data/evaluation", {"predictions.jsonl": Prediction, "rejected.jsonl": Rejection}),
 }
 
@@ -182,24 +181,23 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(folder / "data/captions", {"captions.jsonl": captions, **nothing}, manifest("caption", "videos", 300))
     publish(folder / "data/queries", {"queries.jsonl": queries, **nothing}, manifest("ask", "videos", 300))
     publish(folder / "data/answers", {"answers.jsonl": answers}, manifest("answer", "queries", len(queries)))
-    judged = [
-        judge_video(
+    judged: list[PreferencePair | Rejection] = []
+    for video in videos:
+        candidates, _ = candidates_of(
             video,
             [caption for caption in captions if caption.video_id == video.id],
             [query for query in queries if query.video_id == video.id],
             [answer for answer in answers if answer.view.video_id == video.id],
-            params.answer,
         )
-        for video in videos
-    ]
-    kept, _ = mix_pairs([pair for pairs, _ in judged for pair in pairs], params.mix, params.data.seed)
-    dropped = [rejection for _, rejections in judged for rejection in rejections]
+        judged += judge_pairs(candidates, RuleJudge(), params.answer.full_frames)
+    kept = [one for one in judged if isinstance(one, PreferencePair)]
+    dropped = [one for one in judged if isinstance(one, Rejection)]
     assert len(kept) > 300
     assert len(dropped) > 0
-    counts = manifest("judge", "queries", len(kept)).model_copy(
+    counts = manifest("judge", "pairs of answers", len(kept)).model_copy(
         update={"items_in": len(queries), "set_aside": count_reasons(dropped)}
     )
-    publish(folder / "data/pairs", {"pairs.jsonl": kept, "rejected.jsonl": dropped}, counts)
+    publish(folder / "data/judged", {"pairs.jsonl": kept, "rejected.jsonl": dropped}, counts)
     return folder
 
 
@@ -209,8 +207,8 @@ def answer_by_reference(query: Query, branch: Branch) -> Answer:
     guess = branch is Branch.DISPREFERRED and int(query.id, 16) % 8
     text = "a heart" if guess else query.reference_answer
     return Answer(
-        id=content_id(query.id, branch), query_id=query.id, branch=branch, view=view, text=text, model_id="m",
-        decoding="greedy",
+        id=content_id(query.id, branch), query_id=query.id, branch=branch, view=view, text=text, num_tokens=5,
+        ended=True, model_id="m", decoding="greedy",
     )  # fmt: skip
 
 
@@ -282,7 +280,7 @@ def test_a_folder_without_videos_is_named(copy: Path, environment: dict[str, str
 def test_when_no_pair_is_left_the_reasons_are_on_disk(copy: Path, environment: dict[str, str]) -> None:
     """A random model is never right, so no pair of its answers is kept."""
     fails_with("judge: Not one preference pair was kept", "judge", copy, environment)
-    found = read_manifest(copy / "data/pairs")
+    found = read_manifest(copy / "data/judged")
     assert (found.items_in, found.items_out) == (6 * 6, 0)
     assert sum(found.set_aside.values()) == 6 * 6
-    assert len(read_records(copy / "data/pairs/rejected.jsonl", Rejection)) == 6 * 6
+    assert len(read_records(copy / "data/judged/rejected.jsonl", Rejection)) == 6 * 6

@@ -115,7 +115,52 @@ def test_questions_about_several_videos_are_answered_together_as_they_are_alone(
     ]
     alone = [[model.answer(shown, question, 8) for question in questions] for shown, questions in asked]
     assert len({text for said in alone for text in said}) > 1
-    assert model.generate_many(iter(asked), 8, batch_size) == alone
+    found = model.generate_many(iter(asked), 8, batch_size)
+    assert [[generated.text for generated in said] for said in found] == alone
+
+
+def test_an_answer_says_how_long_it_is_and_whether_the_model_ended_it(model: VideoLMM, frames: Frames) -> None:
+    (long,) = model.generate_many([(frames, QUESTIONS)], 30)
+    (short,) = model.generate_many([(frames, QUESTIONS)], 2)
+    for whole, cut in zip(long, short, strict=True):
+        assert whole.num_tokens == 30 or whole.ended
+        assert cut.num_tokens <= 2
+        assert cut.ended == (whole.ended and whole.num_tokens < 2), "two tokens leave no room for the one that ends it"
+
+
+def test_answers_by_chance_depend_on_seed_and_question_and_on_nothing_else(model: VideoLMM, frames: Frames) -> None:
+    asked = [QUESTIONS[0]] * 3 + QUESTIONS
+    (found,) = model.generate_many([(frames, asked)], 6, 16, temperature=2.0, seed=1)
+    (in_threes,) = model.generate_many([(frames, asked)], 6, 3, temperature=2.0, seed=1)
+    assert in_threes == found
+    (first_two,) = model.generate_many([(frames, asked[:2])], 6, 16, temperature=2.0, seed=1)
+    assert first_two == found[:2]
+    assert len({generated.text for generated in found[:4]}) > 1, "the same question is answered anew each time"
+    (other,) = model.generate_many([(frames, asked)], 6, 16, temperature=2.0, seed=2)
+    assert other != found
+    (cold,) = model.generate_many([(frames, QUESTIONS)], 6, 16, temperature=1e-4)
+    assert [generated.text for generated in cold] == model.generate(frames, QUESTIONS, 6)
+
+
+def test_frames_that_views_share_run_through_the_tower_once(model: VideoLMM) -> None:
+    shown = noise(0, 6)
+    named = replace(shown, keys=tuple(f"v:{number}" for number in range(6)))
+    part = [4, 1, 1, 3]
+    views = [named, replace(named, pixels=shown.pixels[part], keys=tuple(named.keys[n] for n in part),
+                            timestamps_s=np.sort(shown.timestamps_s[part]))]  # fmt: skip
+    apart = [model.generate(replace(view, keys=()), QUESTIONS, 8) for view in views]
+    tower = getattr(model.model.model, "vision_tower", None) or model.model.model.visual
+    seen: list[int] = []
+    hook = tower.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    try:
+        found = model.generate_many([(view, QUESTIONS) for view in views], 8)
+    finally:
+        hook.remove()
+    assert [[generated.text for generated in said] for said in found] == apart
+    if model.family.frames_apart:
+        assert sum(seen) == 6
+    else:
+        assert len(seen) == 2, "this tower sees frames together"
 
 
 def test_a_greedy_answer_is_the_most_probable_token_of_a_plain_forward_each_time(

@@ -22,7 +22,8 @@ def _pair(number: int, granularity: Granularity) -> PreferencePair:
     return PreferencePair(
         id=str(number), video_id="v", query_id=str(number), granularity=granularity,
         question_type=QuestionType.TEMPORAL_REASONING, question=f"What comes first? {EVIL}", view=VIEW,
-        chosen="a red star", rejected="a blue moon", chosen_view=VIEW, rejected_view=VIEW, segment=None,
+        chosen="a red star", rejected="a blue moon", chosen_tokens=3, rejected_tokens=3,
+        chosen_view=VIEW, rejected_view=VIEW, segment=None,
         model_id="m", verdicts=(), judge="rule",
     )  # fmt: skip
 

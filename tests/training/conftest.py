@@ -51,6 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Wo
             "id": f"pair{number}", "video_id": full.video_id, "query_id": f"q{number}", "view": full,
             "granularity": Granularity.COMPREHENSIVE, "question_type": QuestionType.TEMPORAL_REASONING,
             "question": "What comes right after the moon ?", "chosen": chosen, "rejected": rejected,
+            "chosen_tokens": len(chosen.split()), "rejected_tokens": len(rejected.split()),
             "chosen_view": full, "rejected_view": sparse(full, 0.5, 0), "segment": None, "model_id": "m",
             "verdicts": (), "judge": "rule",
         }  # fmt: skip

@@ -78,8 +78,8 @@ def test_the_loss_of_a_pair_is_dpo_plus_alpha_sft(world, tmp_path: Path, noise: 
     policy, reference = shaken(world, noise), load(world)
     rows = number_pairs(world.pairs, policy)
     trainer = VideoDPOTrainer(
-        model=policy.model, ref_model=load(world).model, args=dpo_config(params, tmp_path, "cpu"), train_dataset=rows,
-        data_collator=VideoPairCollator(world.pairs, world.videos, world.folder, policy),
+        model=policy.model, ref_model=load(world).model, args=dpo_config(params, tmp_path, "cpu", in_order=False),
+        train_dataset=rows, data_collator=VideoPairCollator(world.pairs, world.videos, world.folder, policy),
         processing_class=policy.tokenizer,
     )  # fmt: skip
     for number in (0, 1, 2):

@@ -32,22 +32,31 @@ def ask_video(
     return [], [Rejection(stage=STAGE, item=video.id, reason=reason, detail=detail)]
 
 
-def _localized(video: Video, captions: list[Caption], per_segment: int) -> list[list[Query]]:
-    """The questions of each segment: every run of `per_segment` captions that leaves something of the video out."""
-    texts = [caption.text for caption in captions]
+def segments_of(video: Video, captions: Sequence[Caption], per_segment: int) -> list[tuple[Segment, list[Caption]]]:
+    """Every run of `per_segment` captions (in time order) that leaves something of the video out, with its segment."""
+    segments: list[tuple[Segment, list[Caption]]] = []
     if per_segment >= len(captions):
-        return []
-    groups = []
+        return segments
     for first in range(len(captions) - per_segment + 1):
-        run = captions[first : first + per_segment]
+        run = list(captions[first : first + per_segment])
         segment = Segment(
             video_id=video.id, start_s=run[0].start_s, end_s=min(max(c.end_s for c in run), video.duration_s)
         )
-        if video.duration_s - (segment.end_s - segment.start_s) < 1 / video.fps:  # a caption may span the whole video
-            continue
-        questions = localized_questions([caption.text for caption in run], texts)
-        groups.append([_query(video, Granularity.LOCALIZED, segment, question) for question in questions])
-    return groups
+        if video.duration_s - (segment.end_s - segment.start_s) >= 1 / video.fps:  # a caption may span the whole video
+            segments.append((segment, run))
+    return segments
+
+
+def _localized(video: Video, captions: list[Caption], per_segment: int) -> list[list[Query]]:
+    """The questions of each segment."""
+    texts = [caption.text for caption in captions]
+    return [
+        [
+            _query(video, Granularity.LOCALIZED, segment, question)
+            for question in localized_questions([caption.text for caption in run], texts)
+        ]
+        for segment, run in segments_of(video, captions, per_segment)
+    ]
 
 
 def _comprehensive(video: Video, captions: list[Caption]) -> list[list[Query]]:

@@ -99,7 +99,7 @@ def plan_events(rng: np.random.Generator, num_events: int) -> list[Event]:
 
 
 @lru_cache(maxsize=len(SHAPES))
-def _mask(shape: str, side_px: int) -> np.ndarray:
+def shape_mask(shape: str, side_px: int) -> np.ndarray:
     """Coverage of a shape, float32 [side, side] in 0..1, drawn at four times the size and scaled down."""
     big = side_px * 4
     image = Image.new("L", (big, big), 0)
@@ -118,7 +118,7 @@ def render_frame(event: Event, time_s: float, phase: float) -> np.ndarray:
     top = round(reach * (1 + 0.8 * math.sin(angle)))
     frame = np.empty((SIZE_PX, SIZE_PX, 3), np.float32)
     frame[:] = BACKGROUND
-    alpha = _mask(event.shape, side)[..., None]
+    alpha = shape_mask(event.shape, side)[..., None]
     patch = frame[top : top + side, left : left + side]
     patch += alpha * (np.asarray(COLORS[event.color], np.float32) - patch)
     return frame.astype(np.uint8)

@@ -46,6 +46,7 @@ class Family(ABC):
         model_class: the class in the library (or ours) whose `from_pretrained` loads the weights.
         template_video: what the checkpoint's chat template writes for a video, replaced by `VideoInput.text`.
         trained: parts of the names of the weights that TPO trains; the tower stays frozen (paper, section 4).
+        frames_apart: the tower sees each frame by itself: its output has one row for each, whatever the others are.
         lora_targets: regular expression of the modules that get an adapter: the decoder's linear layers. Bare names
             such as "q_proj" would hit the tower as well.
     """
@@ -53,6 +54,7 @@ class Family(ABC):
     model_class: ClassVar[Any]
     template_video: ClassVar[str]
     trained: ClassVar[tuple[str, ...]]
+    frames_apart: ClassVar[bool] = False
     lora_targets: ClassVar[str] = r".*language_model\.layers\..*\.(?:[qkvo]|gate|up|down)_proj"
 
     config: Any

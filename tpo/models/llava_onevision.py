@@ -67,6 +67,7 @@ class LlavaOnevision(Family):
 
     model_class: ClassVar[Any] = LlavaOnevisionForConditionalGeneration
     template_video = "<video>"
+    frames_apart = True
     trained = ("multi_modal_projector.", "language_model.", "lm_head.", "image_newline")
 
     def __init__(self, config: Any, processor: dict[str, Any], max_frame_pixels: int | None) -> None:

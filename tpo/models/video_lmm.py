@@ -10,7 +10,7 @@ goes on from there (`tpo.models.prefix`). The families differ in what `tpo.model
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tpo.errors import UserError
 from tpo.models.checkpoint import ORIGIN, PROCESSOR_FILES
 from tpo.models.family import Family, VideoInput
 from tpo.models.prefix import Rows, VideoPrefix, common_prefix
+from tpo.records import content_id
 from tpo.video.decode import Frames
 
 # Behind a video's newlines, this is what LLaVA-Video was trained with, down to the missing space after the list
@@ -28,6 +29,28 @@ _TIME_INSTRUCTION = (
     "The video lasts for {duration_s:.2f} seconds, and {num_frames} frames are uniformly sampled from it. "
     "These frames are located at {times}.Please answer the following questions related to this video.\n"
 )
+
+
+_KEPT_FRAMES = 256  # ours: the tower's output for so many takes 0.4 GB at 7B
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a model wrote; `ended` says whether it ended by itself, not at the longest that was allowed."""
+
+    text: str
+    num_tokens: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One answer to be written: behind which video, after which prompt, by chance or not, and where it goes."""
+
+    prefix: VideoPrefix
+    prompt: list[int]
+    chance: torch.Generator | None
+    answers: list[Generated]
 
 
 @dataclass
@@ -116,58 +139,87 @@ class VideoLMM:
         self, frames: Frames, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16
     ) -> list[str]:
         """Greedy answers to questions about one video: see `generate_many`."""
-        return self.generate_many([(frames, questions)], max_new_tokens, batch_size)[0]
+        found = self.generate_many([(frames, questions)], max_new_tokens, batch_size)[0]
+        return [generated.text for generated in found]
 
     @torch.inference_mode()
     def generate_many(
-        self, asked: Iterable[tuple[Frames, Sequence[str]]], max_new_tokens: int, batch_size: int = 16
-    ) -> list[list[str]]:
-        """Greedy answers: the most probable token each time, whatever a checkpoint's generation_config.json says.
+        self,
+        asked: Iterable[tuple[Frames, Sequence[str]]],
+        max_new_tokens: int,
+        batch_size: int = 16,
+        temperature: float = 0,
+        seed: int = 0,
+    ) -> list[list[Generated]]:
+        """Answers to many questions about many views, whatever a checkpoint's generation_config.json says.
 
         Args:
-            asked: videos with their questions; each video is taken in its turn, and runs through the model once.
+            asked: videos with their questions; each video is taken in its turn, and runs through the model once. Frames
+                that several of them share (`Frames.keys`) run through the tower once, if the tower sees each by itself.
             batch_size: answers that are written together, be they about one video or about several.
+            temperature: 0 = the most probable token each time. Otherwise an answer depends on the seed, the question
+                and how often it was asked before about the same frames, not on what it is written together with.
 
         Raises:
             UserError: see `prompt_ids`.
         """
-        answers: list[list[str]] = []
-        batch: list[tuple[VideoPrefix, list[int], list[str]]] = []  # with the list that the answer belongs to
+        answers: list[list[Generated]] = []
+        batch: list[_Row] = []
+        encoded: dict[str, torch.Tensor] = {}
         for frames, questions in asked:
             answers.append([])
             if not questions:
                 continue
             video = self.prepare(frames)
             prompts = [self.prompt_ids(video, question, max_new_tokens) for question in questions]
-            prefix = self._run_prefix(video, prompts)
-            for prompt in prompts:
-                batch.append((prefix, prompt, answers[-1]))
+            prefix = self._run_prefix(video, prompts, self._encode_once(video, frames.keys, encoded))
+            for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
+                before = questions[:number].count(question)
+                chance = _chance(seed, frames.keys, question, before) if temperature else None
+                batch.append(_Row(prefix, prompt, chance, answers[-1]))
                 if len(batch) == batch_size:
-                    self._answer_batch(batch, max_new_tokens)
+                    self._write(batch, max_new_tokens, temperature)
                     batch.clear()
         if batch:
-            self._answer_batch(batch, max_new_tokens)
+            self._write(batch, max_new_tokens, temperature)
         return answers
 
-    def _answer_batch(self, batch: Sequence[tuple[VideoPrefix, list[int], list[str]]], max_new_tokens: int) -> None:
-        texts = self._greedy(Rows([(prefix, prompt) for prefix, prompt, _ in batch]), max_new_tokens)
-        for (_, _, answers), text in zip(batch, texts, strict=True):
-            answers.append(text)
-
-    def _greedy(self, rows: Rows, max_new_tokens: int) -> list[str]:
+    def _write(self, batch: Sequence[_Row], max_new_tokens: int, temperature: float) -> None:
+        """Write the answers of a batch, each to its list."""
+        rows = Rows([(row.prefix, row.prompt) for row in batch])
         end = self.tokenizer.eos_token_id
-        tokens = rows.run(keep=1)[:, -1].argmax(-1)
+
+        def following(logits: torch.Tensor) -> torch.Tensor:
+            if not temperature:
+                return logits.argmax(-1)
+            odds = (logits.float() / temperature).softmax(-1).cpu()  # where generators give the same on any machine
+            drawn = [torch.multinomial(of, 1, generator=row.chance) for of, row in zip(odds, batch, strict=True)]
+            return torch.cat(drawn).to(logits.device)
+
+        tokens = following(rows.run(keep=1)[:, -1])
         chosen = [tokens]
         ended = tokens == end
         while len(chosen) < max_new_tokens and not ended.all():
-            tokens = rows.append(tokens).argmax(-1)
+            tokens = following(rows.append(tokens))
             chosen.append(tokens)
             ended |= tokens == end
-        texts = []
-        for ids in torch.stack(chosen, dim=1).tolist():
-            until_end = ids[: ids.index(end)] if end in ids else ids
-            texts.append(self.tokenizer.decode(until_end, skip_special_tokens=True).strip())
-        return texts
+        for row, ids in zip(batch, torch.stack(chosen, dim=1).tolist(), strict=True):
+            said = ids[: ids.index(end)] if end in ids else ids
+            text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
+            row.answers.append(Generated(text, len(said), end in ids))
+
+    def _encode_once(self, video: VideoInput, keys: Sequence[str], encoded: dict[str, torch.Tensor]) -> Any:
+        """The tower's output, of frames that were seen before taken from `encoded`, where the others are put."""
+        if not (keys and self.family.frames_apart):
+            return self.encode_video(video)
+        new = [number for number, key in enumerate(keys) if key not in encoded]
+        if new:
+            features = self.encode_video(replace(video, pixels=video.pixels[new]))
+            encoded.update({keys[number]: one for number, one in zip(new, features, strict=True)})
+        output = torch.stack([encoded[key] for key in keys])
+        for oldest in list(encoded)[:-_KEPT_FRAMES]:
+            del encoded[oldest]
+        return output
 
     def answer_logprobs(
         self, frames: Frames, question: str, answers: Sequence[str], batch_size: int = 16
@@ -198,7 +250,7 @@ class VideoLMM:
             room = max((len(ids) for ids in candidate_ids), default=0)
             prompts += [self.prompt_ids(video, question, room)] * len(candidate_ids)
             answers += candidate_ids
-        prefix = self._run_prefix(video, prompts)
+        prefix = self._run_prefix(video, prompts, self.encode_video(video))
         scores: list[float] = []
         rows = list(zip(prompts, answers, strict=True))
         for first in range(0, len(rows), batch_size):
@@ -220,9 +272,9 @@ class VideoLMM:
         if (self.folder / ORIGIN).is_dir():
             shutil.copytree(self.folder / ORIGIN, out / ORIGIN)
 
-    def _run_prefix(self, video: VideoInput, prompts: Sequence[list[int]]) -> VideoPrefix:
+    def _run_prefix(self, video: VideoInput, prompts: Sequence[list[int]], encoded: Any) -> VideoPrefix:
         shared = prompts[0][: common_prefix(prompts)]
-        features = self.family.project(self.bare, self.encode_video(video))
+        features = self.family.project(self.bare, encoded)
         return VideoPrefix(self.bare, self.family, video, features, shared)
 
     def _asked(self, video: VideoInput, question: str) -> str:
@@ -239,6 +291,11 @@ class VideoLMM:
             return text
         pattern = "|".join(re.escape(token) for token in special)
         return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _chance(seed: int, *what: Any) -> torch.Generator:
+    """Of its own for each answer."""
+    return torch.Generator().manual_seed(int(content_id(seed, *what), 16) >> 1)
 
 
 def _score(prefix: VideoPrefix, batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:

@@ -24,6 +24,7 @@ STAGES = {
     "Captions": "data/captions",
     "Queries": "data/queries",
     "Answers": "data/answers",
+    "Judging": "data/judged",
     "Pairs": "data/pairs",
     "Training": "models/tuned",
     "Evaluation": "data/evaluation",
@@ -31,6 +32,7 @@ STAGES = {
 REPORT, DATA_DOCS = Path("reports/index.html"), Path("reports/data_docs/index.html")
 _NOT_BENCHMARKS = ("status", "incomplete")
 _NUM_SAMPLES = 6
+UNKNOWN = "of unknown granularity"
 
 
 class Stage(Record):
@@ -105,7 +107,7 @@ def collect(root: Path) -> Summary:
     return Summary(
         stages=tuple(_stage(name, manifest) for name, manifest in manifests.items()),
         not_run=tuple(name for name in STAGES if name not in manifests),
-        pairs_by_granularity=dict(sorted(Counter(pair.granularity.value for pair in pairs).items())),
+        pairs_by_granularity=dict(sorted(Counter(pair.granularity or UNKNOWN for pair in pairs).items())),
         samples=_samples(pairs),
         validation=None if verdict is None else ValidationVerdict.model_validate(verdict),
         benchmarks_checked={
@@ -145,7 +147,12 @@ def _samples(pairs: list[PreferencePair]) -> tuple[Sample, ...]:
     """A few pairs, spread evenly over the file, so that they come from different videos."""
     step = max(1, len(pairs) // _NUM_SAMPLES)
     return tuple(
-        Sample(granularity=pair.granularity.value, question=pair.question, chosen=pair.chosen, rejected=pair.rejected)
+        Sample(
+            granularity=pair.granularity or UNKNOWN,
+            question=pair.question,
+            chosen=pair.chosen,
+            rejected=pair.rejected,
+        )
         for pair in pairs[::step][:_NUM_SAMPLES]
     )
 

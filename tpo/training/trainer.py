@@ -54,7 +54,7 @@ class Progress(TrainerCallback):
         self._bar.close()
 
 
-def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
+def dpo_config(params: TrainParams, output_dir: Path, device: str, *, in_order: bool) -> DPOConfig:
     """TRL's settings for ours. The SFT term is TRL's: a token mean over the micro-batch's chosen answers."""
     return DPOConfig(
         output_dir=str(output_dir),
@@ -78,6 +78,7 @@ def dpo_config(params: TrainParams, output_dir: Path, device: str) -> DPOConfig:
         save_steps=params.save_every_steps,
         save_total_limit=1,
         seed=params.seed,
+        train_sampling_strategy="sequential" if in_order else "random",
         report_to=[],
         disable_tqdm=True,  # `Progress` shows it
     )
@@ -90,8 +91,13 @@ def train_on_pairs(
     base: ModelParams,
     params: TrainParams,
     work_dir: Path,
+    *,
+    in_order: bool = False,
 ) -> tuple[VideoLMM, list[dict[str, float]]]:
     """Train the base on `pairs`; goes on from the last checkpoint in `work_dir` if there is one.
+
+    Args:
+        in_order: take the pairs in the order given, as from easy to hard, instead of shuffling them.
 
     Returns the tuned model (an adapter on the base if `params.lora`) and the logged history, one dict per step.
     """
@@ -116,7 +122,7 @@ def train_on_pairs(
     trainer = VideoDPOTrainer(
         model=policy.model,
         ref_model=reference,
-        args=dpo_config(params, work_dir, device),
+        args=dpo_config(params, work_dir, device, in_order=in_order),
         data_collator=VideoPairCollator(pairs, videos, folder, policy),
         train_dataset=number_pairs(pairs, policy),
         processing_class=policy.tokenizer,

@@ -1,20 +1,21 @@
 """One verdict on whether the records are fit to train on, and Data Docs that show it to people.
 
-    verdict = validate(videos, queries, pairs, params.validate_, Path("reports/data_docs"))
+    verdict = validate(records, params.validate_, params.mix.localized_share, Path("reports/data_docs"))
     if not verdict.success:
         raise UserError(failure_text(verdict))
 
 A critical expectation that fails makes the verdict a failure; warnings are shown only.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tpo.params import ValidateParams
 from tpo.progress import progress
-from tpo.records import PreferencePair, Query, Record, Video
-from tpo.validation.suites import Severity, Suite, suites
+from tpo.records import Record
+from tpo.validation.data_docs import site, write_index
+from tpo.validation.expectations import Severity, Suite
+from tpo.validation.suites import Records, suites
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
@@ -35,59 +36,68 @@ class Outcome(Record):
     unexpected_ids: tuple[str, ...]
     error: str | None
 
+    @property
+    def found(self) -> str:
+        """For people: what was observed, or which records are at fault."""
+        if self.error is not None:
+            return f"could not be checked: {self.error}"
+        if self.unexpected_ids:
+            more = ", …" if self.unexpected_count > len(self.unexpected_ids) else ""
+            return f"not met by {self.unexpected_count} record(s): {', '.join(self.unexpected_ids)}{more}"
+        if self.observed is not None:
+            return f"found {round(self.observed, 3):.10g}"
+        return "met by all" if self.passed else "found nothing"
+
 
 class ValidationVerdict(Record):
     success: bool
     outcomes: tuple[Outcome, ...]
 
+    def of(self, severity: Severity) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.severity == severity]
+
+    def broken(self, severity: Severity) -> list[Outcome]:
+        return [outcome for outcome in self.of(severity) if not outcome.passed]
+
 
 def validate(
-    videos: Sequence[Video],
-    queries: Sequence[Query],
-    pairs: Sequence[PreferencePair],
-    params: ValidateParams,
-    data_docs: Path,
+    records: Records, params: ValidateParams, localized_share: float | None, data_docs: Path
 ) -> ValidationVerdict:
     """Run every suite and write a static site with the results into the folder `data_docs` (`index.html` first).
 
     Never raises for bad data: an empty or broken set is a verdict too.
+
+    Args:
+        localized_share: of the pairs, as the mix was to have it; none = as it came.
     """
     with progress(2, "validate", "steps") as bar:
         context = _context(data_docs)
-        checks = suites(videos, queries, pairs, params)
+        checks = suites(records, params, localized_share)
         bar.total = 2 + len(checks)
         bar.update()
         outcomes = []
         for suite in checks:
             outcomes += _run(context, suite)
             bar.update()
+        success = all(outcome.passed for outcome in outcomes if outcome.severity == "critical")
+        verdict = ValidationVerdict(success=success, outcomes=tuple(outcomes))
         context.clean_data_docs()
-        context.build_data_docs()
+        context.build_data_docs(build_index=False)
+        write_index(verdict, data_docs)
         bar.update()
-    success = all(outcome.passed for outcome in outcomes if outcome.severity == "critical")
-    return ValidationVerdict(success=success, outcomes=tuple(outcomes))
+    return verdict
 
 
 def failure_text(verdict: ValidationVerdict) -> str:
     """The failed critical expectations with the ids of offending records, for a `UserError`."""
-    failed = [outcome for outcome in verdict.outcomes if outcome.severity == "critical" and not outcome.passed]
+    broken, critical = verdict.broken("critical"), verdict.of("critical")
     return "\n".join(
         [
-            f"The data is not fit to train on: {len(failed)} of {len(verdict.outcomes)} expectations failed.",
-            *(f"  {outcome.suite}: {outcome.name}: {_found(outcome)}" for outcome in failed),
+            f"The data is not fit to train on: {len(broken)} of {len(critical)} critical expectations failed.",
+            *(f"  {outcome.suite}: {outcome.name}, {outcome.expected}: {outcome.found}" for outcome in broken),
             "Look the ids up in the JSON Lines files of data/, mend or remove what they come from, and run again.",
         ]
     )
-
-
-def _found(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return f"could not be checked: {outcome.error}"
-    if outcome.unexpected_ids:
-        more = ", …" if outcome.unexpected_count > len(outcome.unexpected_ids) else ""
-        return f"broken by {outcome.unexpected_count} record(s): {', '.join(outcome.unexpected_ids)}{more}"
-    observed = "nothing" if outcome.observed is None else f"{outcome.observed:g}"
-    return f"expected {outcome.expected}, found {observed}"
 
 
 def _context(data_docs: Path) -> "EphemeralDataContext":
@@ -99,15 +109,9 @@ def _context(data_docs: Path) -> "EphemeralDataContext":
         ProgressBarsConfig,
     )
 
-    site = {
-        "class_name": "SiteBuilder",
-        "show_how_to_buttons": False,
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs.absolute())},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
     config = DataContextConfig(
         store_backend_defaults=InMemoryStoreBackendDefaults(),
-        data_docs_sites={"data_docs": site},
+        data_docs_sites={"data_docs": site(data_docs)},
         progress_bars=ProgressBarsConfig(globally=False),
         analytics_enabled=False,
     )

@@ -1,185 +1,368 @@
-"""What must hold of the records that training builds on: one Great Expectations suite per kind of record, in code.
+"""What must hold of the records that training builds on: one suite for each kind of record, in code.
 
-Great Expectations compares neither columns nor records on pandas, so each rule is computed here as a column of True and
-False, named like the sentence it stands for, and the suite expects True. The frames hold ids, numbers and booleans, no
-text from outside.
+What is not known of an imported pair (its query, its views, its tokens) is not held against it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from statistics import median
 
 import pandas as pd
 
 from tpo.params import ValidateParams
-from tpo.records import Granularity, PreferencePair, Query, Segment, Video, View
+from tpo.records import (
+    Caption,
+    Checked,
+    Granularity,
+    PreferencePair,
+    Query,
+    QuestionType,
+    Segment,
+    Verdict,
+    Video,
+    View,
+    ViewKind,
+)
+from tpo.validation.expectations import Rule, Suite, of_records
 
-if TYPE_CHECKING:
-    from great_expectations.expectations.expectation import Expectation
-
-Severity: TypeAlias = Literal["critical", "warning", "info"]
-R = TypeVar("R", Video, Query, PreferencePair)
 _ROUNDING_S = 0.001  # timestamps of views are rounded to milliseconds
-_MAX_FRAME_S = 10.0  # ours
-_MIN_GRANULARITY_SHARE = 0.2  # ours; the paper mixes half and half
+# The rest are ours.
+_MAX_FRAME_S = 10.0
+_MIN_NEW_CAPTIONS = 0.5
+_MAX_BLIND_SCORE = 0.5
+_MIN_NOT_BLIND = 0.5
+_MIN_SHARE = 0.2  # of a granularity, where no mix was asked for; the paper mixes half and half
+_SHARE_TOLERANCE = 0.05
+_MAX_TIMES_MEDIAN = 10
 
 
 @dataclass(frozen=True)
-class Suite:
-    """A table of one kind of record, one row each with its `id`, and what is expected of it."""
+class Records:
+    """What is judged together: what the stages before training made, and whether it was compared with benchmarks.
 
-    name: str
-    frame: pd.DataFrame
-    expectations: "list[Expectation]"
+    `pairs` are trained on, `held_out` are not.
+    """
+
+    videos: Sequence[Video]
+    captions: Sequence[Caption]
+    queries: Sequence[Query]
+    pairs: Sequence[PreferencePair]
+    held_out: Sequence[PreferencePair]
+    videos_checked: Checked
+    questions_checked: Checked
+
+    @property
+    def only_imported(self) -> bool:
+        """No pair was made here, so there need be no captions and no queries."""
+        pairs = [*self.pairs, *self.held_out]
+        return bool(pairs) and not any(pair.verdicts for pair in pairs)
 
 
-def suites(
-    videos: Sequence[Video], queries: Sequence[Query], pairs: Sequence[PreferencePair], params: ValidateParams
-) -> list[Suite]:
-    """The suites over videos, queries and pairs. An expectation has its name in `meta` and its meaning in `notes`."""
-    catalog = {video.id: video for video in videos}
-    asked = {query.id: query for query in queries}
-    return [_video_suite(videos), _query_suite(queries, catalog), _pair_suite(pairs, catalog, asked, params)]
+def suites(records: Records, params: ValidateParams, localized_share: float | None) -> list[Suite]:
+    """The suites over videos, captions, queries, pairs, held-out pairs and the comparison with benchmarks.
 
-
-def _video_suite(videos: Sequence[Video]) -> Suite:
-    paths = pd.Series([video.path for video in videos], dtype=object)
-    positive = ("duration_s", "fps", "num_frames", "width", "height", "size_bytes")
-    shared = set(paths[paths.duplicated()])
-    frame = _frame(videos, {"path_is_unique": lambda video: video.path not in shared})
-    for name in positive:
-        frame[name] = [float(getattr(video, name)) for video in videos]
-    more_than_zero = [
-        _expect(
-            "ExpectColumnValuesToBeBetween",
-            f"{name}_is_positive",
-            "more than 0",
-            column=name,
-            min_value=0,
-            strict_min=True,
-        )
-        for name in positive
+    Args:
+        localized_share: of the pairs, as the mix was to have it; none = as it came.
+    """
+    catalog = {video.id: video for video in records.videos}
+    return [
+        _video_suite(records),
+        _caption_suite(records, catalog),
+        _query_suite(records, catalog, params),
+        _pair_suite(records, catalog, params, localized_share),
+        of_records("held_out", records.held_out, 0, _pair_rules(records, catalog)),
+        _decontamination_suite(records),
     ]
-    frame["longest_frame_s"] = [video.longest_frame_s for video in videos]
-    no_gap = _expect(
-        "ExpectColumnValuesToBeBetween",
-        "no_frames_are_lost",
-        f"no frame stays for more than {_MAX_FRAME_S:g} s; a slide show may, and a damaged file does",
-        severity="warning",
-        column="longest_frame_s",
-        max_value=_MAX_FRAME_S,
-    )
-    return Suite("videos", frame, [*_row_rules(frame, at_least=1), *more_than_zero, no_gap])
 
 
-def _query_suite(queries: Sequence[Query], catalog: Mapping[str, Video]) -> Suite:
-    rules: dict[str, Callable[[Query], bool]] = {
-        "video_is_in_catalog": lambda query: query.video_id in catalog,
-        "segment_is_inside_video": lambda query: _segment_is_inside(query.segment, query.video_id, catalog),
-        "segment_fits_granularity": lambda query: (
-            (query.granularity is Granularity.LOCALIZED) == (query.segment is not None)
+def _video_suite(records: Records) -> Suite:
+    paths = pd.Series([video.path for video in records.videos], dtype=object)
+    shared = set(paths[paths.duplicated()])
+    captioned = {caption.video_id for caption in records.captions}
+    rules: list[Rule[Video]] = [
+        Rule("path_is_unique", lambda video: video.path not in shared),
+        Rule("width_is_positive", lambda video: video.width > 0),
+        Rule("height_is_positive", lambda video: video.height > 0),
+        Rule("size_is_positive", lambda video: video.size_bytes > 0),
+        Rule(
+            "no_frames_are_lost",
+            lambda video: video.longest_frame_s <= _MAX_FRAME_S,
+            f"no frame stays for more than {_MAX_FRAME_S:g} s; a slide show may, and a damaged file does",
+            "warning",
         ),
-        "question_is_not_blank": lambda query: bool(query.question.strip()),
-    }
-    frame = _frame(queries, rules)
-    return Suite("queries", frame, _row_rules(frame, at_least=1))
+    ]
+    if not records.only_imported:
+        meaning = "has a caption; without one nothing is asked about it"
+        rules.append(Rule("is_captioned", lambda video: video.id in captioned, meaning, "warning"))
+    return of_records("videos", records.videos, 1, rules)
+
+
+def _caption_suite(records: Records, catalog: Mapping[str, Video]) -> Suite:
+    repeats = _said_before([(caption.video_id, caption.text) for caption in records.captions])
+    repeated = {caption.id for caption, repeat in zip(records.captions, repeats, strict=True) if repeat}
+    rules: list[Rule[Caption]] = [
+        Rule("video_is_in_catalog", lambda caption: caption.video_id in catalog),
+        Rule(
+            "span_is_inside_video",
+            lambda caption: caption.start_s < caption.end_s <= _latest_s(caption.video_id, catalog),
+            "starts before it ends, and ends before the video does",
+        ),
+        Rule("text_is_not_blank", lambda caption: bool(caption.text.strip())),
+        Rule(
+            "shown_frames_are_inside_span",
+            lambda caption: all(
+                caption.start_s - _ROUNDING_S <= time_s <= caption.end_s + _ROUNDING_S for time_s in caption.frames_s
+            ),
+            "the frames that the captioner was shown are inside the caption's span",
+        ),
+        Rule(
+            "captions_differ",
+            lambda caption: caption.id not in repeated,
+            f"at least {_MIN_NEW_CAPTIONS:.0%} say what was not said of the same video before",
+            "warning",
+            _MIN_NEW_CAPTIONS,
+        ),
+    ]
+    return of_records("captions", records.captions, int(not records.only_imported), rules)
+
+
+def _query_suite(records: Records, catalog: Mapping[str, Video], params: ValidateParams) -> Suite:
+    repeats = _said_before([(query.video_id, query.question) for query in records.queries])
+    repeated = {query.id for query, repeat in zip(records.queries, repeats, strict=True) if repeat}
+    rules: list[Rule[Query]] = [
+        Rule("video_is_in_catalog", lambda query: query.video_id in catalog),
+        Rule(
+            "segment_is_of_its_video", lambda query: query.segment is None or query.segment.video_id == query.video_id
+        ),
+        Rule("segment_is_inside_video", lambda query: _segment_is_inside(query.segment, catalog)),
+        Rule(
+            "segment_fits_granularity",
+            lambda query: (query.granularity is Granularity.LOCALIZED) == (query.segment is not None),
+            "a localized question has a segment, a comprehensive one has none",
+        ),
+        Rule("question_is_not_blank", lambda query: bool(query.question.strip())),
+        Rule(
+            "question_is_asked_once",
+            lambda query: query.id not in repeated,
+            "asked once about a video; asked twice, two pairs may teach different answers to it",
+            "warning",
+        ),
+        Rule(
+            "reference_answer_is_there",
+            lambda query: query.reference_answer is not None,
+            "has a reference answer; without one nothing tells whether an answer is correct",
+            "warning",
+        ),
+    ]
+    suite = of_records("queries", records.queries, int(not records.only_imported), rules)
+    suite.measure(
+        "blind_score",
+        [None if query.blind is None else query.blind.score for query in records.queries],
+        "ExpectColumnValuesToBeBetween",
+        "question_needs_its_video",
+        f"of the checked, at least {_MIN_NOT_BLIND:.0%} are not answered blind in more than {_MAX_BLIND_SCORE:.0%} of"
+        " the tries",
+        max_value=_MAX_BLIND_SCORE,
+        mostly=_MIN_NOT_BLIND,
+    )
+    types = [query.question_type for query in records.queries]
+    _expect_of_each_type(suite, types, types, params.min_pairs_per_type)
+    return suite
+
+
+def _pair_rules(records: Records, catalog: Mapping[str, Video]) -> list[Rule[PreferencePair]]:
+    """What holds of every pair, trained on or held out."""
+    asked = {query.id: query for query in records.queries}
+    return [
+        Rule("video_is_in_catalog", lambda pair: pair.video_id in catalog),
+        Rule(
+            "agrees_with_its_query",
+            lambda pair: _agrees(pair, asked.get(pair.query_id)),
+            "its query is there and has the same video, question, segment, granularity and type; imports have none",
+        ),
+        Rule("segment_is_of_its_video", lambda pair: pair.segment is None or pair.segment.video_id == pair.video_id),
+        Rule("segment_is_inside_video", lambda pair: _segment_is_inside(pair.segment, catalog)),
+        Rule("views_are_of_its_video", lambda pair: all(view.video_id == pair.video_id for view in _views(pair))),
+        Rule("views_are_inside_video", lambda pair: all(_view_is_inside(view, catalog) for view in _views(pair))),
+        Rule(
+            "distractors_are_of_other_videos",
+            lambda pair: all(
+                distractor.video_id != view.video_id and distractor.video_id in catalog
+                for view in _views(pair)
+                for distractor in view.distractors
+            ),
+        ),
+        Rule(
+            "training_view_is_whole",
+            lambda pair: pair.view.kind is ViewKind.DENSE and not pair.view.masked and not pair.view.distractors,
+            "the view it is trained with is over the whole video, with nothing taken from it",
+        ),
+        Rule(
+            "answers_come_from_different_views",
+            lambda pair: (
+                pair.chosen_view is None
+                or pair.rejected_view is None
+                or _shown(pair.chosen_view) != _shown(pair.rejected_view)
+            ),
+            "what was shown for the chosen and for the rejected answer differs in some frame",
+        ),
+        Rule("question_is_not_blank", lambda pair: bool(pair.question.strip())),
+        Rule("chosen_is_not_blank", lambda pair: bool(pair.chosen.strip())),
+        Rule("rejected_is_not_blank", lambda pair: bool(pair.rejected.strip())),
+        Rule("chosen_differs_from_rejected", lambda pair: pair.chosen.strip() != pair.rejected.strip()),
+        Rule(
+            "approved_in_both_orders",
+            lambda pair: _is_approved(pair.verdicts) or (not pair.verdicts and pair.query_id not in asked),
+            "judged better, free of conflict and correct, in both orders of its answers; imports are not judged",
+        ),
+    ]
 
 
 def _pair_suite(
-    pairs: Sequence[PreferencePair], catalog: Mapping[str, Video], asked: Mapping[str, Query], params: ValidateParams
+    records: Records, catalog: Mapping[str, Video], params: ValidateParams, localized_share: float | None
 ) -> Suite:
-    def views(pair: PreferencePair) -> tuple[View, View, View]:
-        return pair.view, pair.chosen_view, pair.rejected_view
-
-    def asks_its_query(pair: PreferencePair) -> bool:
-        query = asked.get(pair.query_id)
-        return query is not None and (query.video_id, query.question) == (pair.video_id, pair.question)
-
-    rules: dict[str, Callable[[PreferencePair], bool]] = {
-        "video_is_in_catalog": lambda pair: pair.video_id in catalog,
-        "question_is_its_querys": asks_its_query,
-        "segment_is_inside_video": lambda pair: _segment_is_inside(pair.segment, pair.video_id, catalog),
-        "views_are_not_empty": lambda pair: all(view.timestamps_s for view in views(pair)),
-        "views_are_inside_video": lambda pair: all(
-            _view_is_inside(view, pair.video_id, catalog) for view in views(pair)
-        ),
-        "answers_come_from_different_views": lambda pair: (
-            pair.chosen_view.timestamps_s != pair.rejected_view.timestamps_s
-        ),
-        "chosen_is_not_blank": lambda pair: bool(pair.chosen.strip()),
-        "rejected_is_not_blank": lambda pair: bool(pair.rejected.strip()),
-        "chosen_differs_from_rejected": lambda pair: pair.chosen.strip() != pair.rejected.strip(),
-    }
-    frame = _frame(pairs, rules)
-    chosen, rejected = (
-        pd.Series([len(text.strip()) for text in texts], dtype=float)
-        for texts in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
-    )
-    # The mean of this column is mean(chosen length) / mean(rejected length).
-    frame["length_ratio"] = chosen / (rejected.mean() or math.nan)
-    expectations = [
-        *_row_rules(frame, at_least=params.min_pairs),
-        _expect(
-            "ExpectColumnMeanToBeBetween",
-            "chosen_is_not_much_longer",
-            f"mean chosen / mean rejected length in characters, at most {params.max_length_ratio}",
+    held_out_ids = {pair.id for pair in records.held_out}
+    held_out_videos = {pair.video_id for pair in records.held_out}
+    lengths = [pair.chosen_tokens for pair in records.pairs if pair.chosen_tokens is not None]
+    most_tokens = _MAX_TIMES_MEDIAN * median(lengths or [0])
+    rules: list[Rule[PreferencePair]] = [
+        *_pair_rules(records, catalog),
+        Rule("is_not_held_out", lambda pair: pair.id not in held_out_ids),
+        Rule("video_is_not_held_out", lambda pair: pair.video_id not in held_out_videos),
+        Rule(
+            "chosen_does_not_run_on",
+            lambda pair: pair.chosen_tokens is None or pair.chosen_tokens <= most_tokens,
+            f"has at most {_MAX_TIMES_MEDIAN} times as many tokens as the median, which makes {most_tokens:g}",
             "warning",
-            column="length_ratio",
-            max_value=params.max_length_ratio,
         ),
     ]
-    for granularity in Granularity:
-        frame[granularity.value] = [float(pair.granularity is granularity) for pair in pairs]
-        expectations.append(
-            _expect(
-                "ExpectColumnMeanToBeBetween",
-                f"enough_{granularity.value}",
-                f"share of {granularity.value} pairs, at least {_MIN_GRANULARITY_SHARE}",
-                "warning",
-                column=granularity.value,
-                min_value=_MIN_GRANULARITY_SHARE,
-            )
+    suite = of_records("pairs", records.pairs, params.min_pairs, rules)
+    _expect_like_lengths(suite, records.pairs, params.max_length_ratio)
+    _expect_a_mix(suite, records.pairs, localized_share)
+    types = [pair.question_type for pair in records.pairs]
+    asked = [query.question_type for query in records.queries]
+    _expect_of_each_type(suite, types, [*types, *asked], params.min_pairs_per_type)
+    return suite
+
+
+def _decontamination_suite(records: Records) -> Suite:
+    compared = {"videos": records.videos_checked, "questions": records.questions_checked}
+    statuses = [status.value for status in compared.values()]
+    frame = pd.DataFrame({"id": [f"{what} {status}" for what, status in compared.items()], "status": statuses})
+    suite = Suite("decontamination", frame, [])
+    suite.expect(
+        "ExpectColumnValuesToBeInSet",
+        "compared_with_benchmarks",
+        "every video and question was compared with the benchmarks';"
+        " decontamination.json in data/catalog and in data/queries tell what is missing",
+        "warning",
+        column="status",
+        value_set=[Checked.CHECKED.value],
+    )
+    return suite
+
+
+def _expect_like_lengths(suite: Suite, pairs: Sequence[PreferencePair], max_ratio: float) -> None:
+    """Neither answer is much longer than the other in the mean, else length is what is learnt."""
+    tokens = {"chosen": [pair.chosen_tokens for pair in pairs], "rejected": [pair.rejected_tokens for pair in pairs]}
+    known = pd.DataFrame(tokens, dtype=float).dropna()
+    for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        suite.measure(
+            f"{name}_over_{other}",  # its mean is mean(length) / mean(length of the other)
+            known[name] / (known[other].mean() or math.nan),
+            "ExpectColumnMeanToBeBetween",
+            f"{name}_is_not_much_longer",
+            f"mean {name} / mean {other} length in tokens, at most {max_ratio:g}",
+            max_value=max_ratio,
         )
-    return Suite("pairs", frame, expectations)
 
 
-def _frame(records: Sequence[R], rules: Mapping[str, Callable[[R], bool]]) -> pd.DataFrame:
-    frame = pd.DataFrame({"id": pd.Series([record.id for record in records], dtype=object)})
-    for name, holds in rules.items():
-        frame[name] = pd.Series([holds(record) for record in records], dtype=bool)
-    return frame
+def _expect_a_mix(suite: Suite, pairs: Sequence[PreferencePair], localized_share: float | None) -> None:
+    least, most = _MIN_SHARE, 1 - _MIN_SHARE
+    if localized_share is not None:
+        least, most = localized_share - _SHARE_TOLERANCE, localized_share + _SHARE_TOLERANCE
+    suite.measure(
+        "is_localized",
+        [None if pair.granularity is None else float(pair.granularity is Granularity.LOCALIZED) for pair in pairs],
+        "ExpectColumnMeanToBeBetween",
+        "localized_and_comprehensive_are_mixed",
+        f"share of localized pairs, {least:g} to {most:g}",
+        min_value=least,
+        max_value=most,
+    )
 
 
-def _row_rules(frame: pd.DataFrame, at_least: int) -> "list[Expectation]":
-    """There are enough rows, ids are unique, and every boolean column is True."""
-    return [
-        _expect("ExpectTableRowCountToBeBetween", "enough_rows", f"at least {at_least}", min_value=at_least),
-        _expect("ExpectColumnValuesToBeUnique", "id_is_unique", "each id once", column="id"),
-        *(
-            _expect("ExpectColumnValuesToBeInSet", name, name.replace("_", " "), column=name, value_set=[True])
-            for name in frame.select_dtypes(bool).columns
-        ),
-    ]
+def _expect_of_each_type(
+    suite: Suite, found: Sequence[QuestionType | None], wanted: Iterable[QuestionType | None], at_least: int
+) -> None:
+    """Enough of each question type that is wanted at all."""
+    for question_type in [one for one in QuestionType if one in set(wanted)]:
+        suite.measure(
+            question_type.value,
+            [None if one is None else float(one is question_type) for one in found],
+            "ExpectColumnSumToBeBetween",
+            f"enough_{question_type.value}",
+            f"number of {question_type.value.replace('_', ' ')} {suite.name}, at least {at_least}",
+            min_value=at_least,
+        )
 
 
-def _expect(kind: str, name: str, meaning: str, severity: Severity = "critical", **arguments: Any) -> "Expectation":
-    from great_expectations import expectations
-    from great_expectations.expectations.metadata_types import FailureSeverity
-
-    of_kind: type[Expectation] = getattr(expectations, kind)
-    return of_kind(meta={"name": name}, notes=meaning, severity=FailureSeverity(severity), **arguments)
-
-
-def _segment_is_inside(segment: Segment | None, video_id: str, catalog: Mapping[str, Video]) -> bool:
-    """A video that is not in the catalog has a rule of its own."""
-    if segment is None or video_id not in catalog:
-        return True
-    return segment.video_id == video_id and segment.end_s <= catalog[video_id].duration_s + _ROUNDING_S
+def _said_before(said: Iterable[tuple[str, str]]) -> list[bool]:
+    """Whether the same words, whatever their case and spacing, were said of the same video before."""
+    seen: set[tuple[str, str]] = set()
+    before = []
+    for video_id, text in said:
+        words = (video_id, " ".join(text.casefold().split()))
+        before.append(words in seen)
+        seen.add(words)
+    return before
 
 
-def _view_is_inside(view: View, video_id: str, catalog: Mapping[str, Video]) -> bool:
-    if video_id not in catalog:
-        return True
-    latest_s = catalog[video_id].duration_s + _ROUNDING_S
-    return view.video_id == video_id and all(0 <= time_s <= latest_s for time_s in view.timestamps_s)
+def _agrees(pair: PreferencePair, query: Query | None) -> bool:
+    if query is None:
+        return not pair.verdicts
+    return (pair.video_id, pair.question, pair.segment, pair.granularity, pair.question_type) == (
+        query.video_id,
+        query.question,
+        query.segment,
+        query.granularity,
+        query.question_type,
+    )
+
+
+def _is_approved(verdicts: Sequence[Verdict]) -> bool:
+    orders = {verdict.preferred_shown_first for verdict in verdicts}
+    return orders == {True, False} and all(
+        verdict.preferred_is == "better" and not verdict.conflicts_with_captions and verdict.is_correct
+        for verdict in verdicts
+    )
+
+
+def _views(pair: PreferencePair) -> list[View]:
+    """The views that are known."""
+    return [view for view in (pair.view, pair.chosen_view, pair.rejected_view) if view is not None]
+
+
+def _shown(view: View) -> tuple[object, ...]:
+    """What a model sees of a view; its kind only says how it was made."""
+    return view.video_id, view.timestamps_s, frozenset(view.masked), frozenset(view.distractors)
+
+
+def _view_is_inside(view: View, catalog: Mapping[str, Video]) -> bool:
+    """Every moment lies in the video that it is of, and masks and distractors stand where the view has a frame."""
+    moments = [(view.video_id, time_s) for time_s in view.timestamps_s]
+    moments += [(distractor.video_id, distractor.timestamp_s) for distractor in view.distractors]
+    positions = [*view.masked, *(distractor.position for distractor in view.distractors)]
+    return all(0 <= time_s <= _latest_s(video_id, catalog) for video_id, time_s in moments) and all(
+        0 <= position < len(view.timestamps_s) for position in positions
+    )
+
+
+def _segment_is_inside(segment: Segment | None, catalog: Mapping[str, Video]) -> bool:
+    return segment is None or segment.end_s <= _latest_s(segment.video_id, catalog)
+
+
+def _latest_s(video_id: str, catalog: Mapping[str, Video]) -> float:
+    """The end of a video. That one is not in the catalog is what another rule says."""
+    return catalog[video_id].duration_s + _ROUNDING_S if video_id in catalog else math.inf

@@ -1,20 +1,26 @@
 """Frames by timestamp. The one place that turns a `View` into pixels."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 
-from tpo.records import View
+from tpo.records import View, ViewKind
 from tpo.video.frame_cache import FrameCache
 from tpo.video.frame_index import FrameIndex
 from tpo.video.measure import DamagedError, load_index, upright
+
+# The middle of 0 to 255: what comes nearest to nothing once it is normalised, where a mean of about 0.5 is taken off.
+_MASK_GREY = 128
+_OUT_OF_ORDER = (ViewKind.SHUFFLED, ViewKind.REVERSED)
 
 
 class DecodeError(Exception):
@@ -23,12 +29,15 @@ class DecodeError(Exception):
 
 @dataclass(frozen=True)
 class Frames:
-    """Decoded frames.
+    """Decoded frames, in the order of their view.
 
     Attributes:
         pixels: uint8 [n, h, w, 3] (RGB).
-        timestamps_s: the moment each is first on display, float64 [n] seconds.
+        timestamps_s: the moment each is first on display, float64 [n] seconds. Of a view that was shuffled or reversed
+            the same times in ascending order: models are told them in words and positions, and could read the order
+            off that was taken from them.
         duration_s: of the whole video.
+        keys: name what each frame shows; frames of one key are the same, in whatever view.
     """
 
     pixels: np.ndarray
@@ -36,6 +45,7 @@ class Frames:
     duration_s: float
     decoder: str
     decoder_version: str
+    keys: tuple[str, ...] = ()
 
 
 def last_words(error: Exception, path: str) -> str:
@@ -53,8 +63,17 @@ def _errors_named(path: Path) -> Iterator[None]:
         raise DecodeError(f"{path.name}: {last_words(error, str(path))}") from error
 
 
-def decode(path: Path, view: View, index_dir: Path, cache: FrameCache | None = None) -> Frames:
+def decode(
+    path: Path,
+    view: View,
+    index_dir: Path,
+    cache: FrameCache | None = None,
+    others: Mapping[str, Path] = MappingProxyType({}),
+) -> Frames:
     """Read the frames on display at the view's timestamps, in the view's order, upright.
+
+    What a view masks is grey and is not read. Its distractors are read from their own videos and stretched to the size
+    of this one: bars around them would tell them apart from afar.
 
     Every frame is what an in-order decode of the whole file shows at that moment: decoding begins at keyframes that
     were proved to give the same pictures (`tpo.video.measure`), and a frame is taken only if its timestamp is the
@@ -63,27 +82,56 @@ def decode(path: Path, view: View, index_dir: Path, cache: FrameCache | None = N
     Args:
         index_dir: where what was measured about the video was put when it was probed.
         cache: frames that are there are taken from there, the others are put there.
+        others: files of the videos that distractors come from, by video id.
 
     Raises:
-        DecodeError: the file cannot be opened or decoded, or is not the one that was measured.
+        DecodeError: a file cannot be opened or decoded, or is not the one that was measured.
     """
     with _errors_named(path):
         index = load_index(index_dir, path, view.video_id)
         wanted = index.on_display(np.asarray(view.timestamps_s))
         pts = index.pts[wanted].tolist()
-        kept = cache.read(view.video_id, pts) if cache else {}
-        missing = [position for position in np.unique(wanted).tolist() if int(index.pts[position]) not in kept]
-        new = dict(zip(index.pts[missing].tolist(), _read(path, index, missing), strict=True))
-        if cache:
-            cache.write(view.video_id, list(new), new.values())
-        kept |= new
+        own = _own(view) or [0]  # of a view without a frame of its own, one tells the size
+        kept = _frames(path, index, view.video_id, wanted[own], cache)
+    size, times_s = kept[pts[own[0]]].shape, index.timestamps_s[wanted]
+    pixels: list[np.ndarray] = [np.full(size, _MASK_GREY, np.uint8)] * len(pts)
+    keys = [f"grey {size}"] * len(pts)
+    for position in _own(view):
+        pixels[position], keys[position] = kept[pts[position]], f"{view.video_id}:{pts[position]}"
+    for distractor in view.distractors:
+        of_other = View(video_id=distractor.video_id, kind=ViewKind.DENSE, timestamps_s=(distractor.timestamp_s,))
+        other = decode(others[distractor.video_id], of_other, index_dir, cache)
+        height_px, width_px, _ = size
+        stretched = Image.fromarray(other.pixels[0]).resize((width_px, height_px), Image.Resampling.BICUBIC)
+        pixels[distractor.position] = np.asarray(stretched)
+        keys[distractor.position] = f"{other.keys[0]} {size}"
     return Frames(
-        pixels=np.stack([kept[p] for p in pts]),
-        timestamps_s=index.timestamps_s[wanted],
+        pixels=np.stack(pixels),
+        timestamps_s=np.sort(times_s) if view.kind in _OUT_OF_ORDER else times_s,
         duration_s=index.duration_s,
         decoder="pyav",
         decoder_version=av.__version__,
+        keys=tuple(keys),
     )
+
+
+def _own(view: View) -> list[int]:
+    """The positions at which a view shows its own video."""
+    taken = {*view.masked, *(distractor.position for distractor in view.distractors)}
+    return [position for position in range(len(view.timestamps_s)) if position not in taken]
+
+
+def _frames(
+    path: Path, index: FrameIndex, video_id: str, wanted: np.ndarray, cache: FrameCache | None
+) -> dict[int, np.ndarray]:
+    """Pixels of the frames at these positions of the index, by their timestamps."""
+    pts = index.pts[wanted].tolist()
+    kept = cache.read(video_id, pts) if cache else {}
+    missing = [position for position in np.unique(wanted).tolist() if int(index.pts[position]) not in kept]
+    new = dict(zip(index.pts[missing].tolist(), _read(path, index, missing), strict=True))
+    if cache:
+        cache.write(video_id, list(new), new.values())
+    return kept | new
 
 
 def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = True) -> Iterator[np.ndarray]:
@@ -135,18 +183,23 @@ def _decoded(container: InputContainer, video: av.VideoStream, wanted: set[int] 
 
 @dataclass(frozen=True)
 class VideoFolder:
-    """Videos below `root`. What was measured about them, by content, lies in `index_dir`, their frames in `cache`."""
+    """Videos below `root`. What was measured about them, by content, lies in `index_dir`, their frames in `cache`.
+
+    `paths` says where the videos lie from which a view may borrow frames, by their id and relative to `root`.
+    """
 
     root: Path
     index_dir: Path
     cache: FrameCache | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def frames(self, path: str, view: View) -> Frames:
         """The frames of a video, named relative to `root`; see `decode`."""
-        return decode(self.root / path, view, self.index_dir, self.cache)
+        others = {one.video_id: self.root / self.paths[one.video_id] for one in view.distractors}
+        return decode(self.root / path, view, self.index_dir, self.cache, others)
 
     def prepare(self, path: str, views: Sequence[View]) -> None:
-        """Put the frames of many views of one video into the cache, in one pass over the file.
+        """Put the video's own frames of many views of it into the cache, in one pass over the file.
 
         Raises:
             DecodeError: see `decode`.
@@ -157,6 +210,6 @@ class VideoFolder:
         with _errors_named(file):
             index = load_index(self.index_dir, file, views[0].video_id)
             there = self.cache.timestamps(views[0].video_id)
-            moments_s = np.array([moment_s for view in views for moment_s in view.timestamps_s])
+            moments_s = np.array([view.timestamps_s[position] for view in views for position in _own(view)])
             wanted = [p for p in np.unique(index.on_display(moments_s)).tolist() if int(index.pts[p]) not in there]
             self.cache.write(views[0].video_id, index.pts[wanted].tolist(), _read(file, index, wanted))

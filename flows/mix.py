@@ -1,0 +1,60 @@
+"""mix: data/judged → data/pairs. Which pairs are trained on, in which order, and which are held out."""
+
+from prefect import task
+
+from flows.stage import JUDGED, PAIRS, TASK, Stage, run, stage_flow
+from tpo.curation.mix import Lengths, Mixed, mix_pairs
+from tpo.errors import UserError
+from tpo.params import Params, load_params
+from tpo.records import Granularity, PreferencePair
+from tpo.store import digest, read_records
+
+
+@task(name="mix pairs", **TASK)
+def mix_judged(params: Params) -> Mixed:
+    """Reads the pairs itself: Prefect looks into all that a task is handed."""
+    return mix_pairs(read_records(JUDGED / "pairs.jsonl", PreferencePair), params.mix, params.data.seed)
+
+
+@stage_flow("mix")
+def mix() -> None:
+    params = load_params()
+    key = (digest(JUDGED / "pairs.jsonl"), params.mix.model_dump(mode="json"), params.data.seed)
+    with Stage("mix", "pairs", *key) as stage:
+        mixed = mix_judged(params)
+        train, report = mixed.trained_on, mixed.report
+        stage.publish(
+            PAIRS,
+            {
+                "pairs.jsonl": train,
+                "held_out.jsonl": mixed.held_out,
+                "rejected.jsonl": mixed.rejections,
+                "mix.json": report.model_dump_json(indent=2) + "\n",
+            },
+            items_in=report.pairs_in,
+            items_out=len(train) + len(mixed.held_out),
+            set_aside=mixed.rejections,
+            seed=params.data.seed,
+            counts={"training pairs": len(train), "held-out pairs": len(mixed.held_out)}
+            | {f"{kind} training pairs": report.trained_on.get(kind, 0) for kind in Granularity},
+            facts={"shortfalls": report.shortfalls},
+        )
+    print(f"mix: {len(train)} pairs to train on; {told(report.lengths)}")
+    for shortfall in report.shortfalls:
+        print(f"mix: {shortfall}")
+    if not train:
+        raise UserError(f"No pair is left to train on; {PAIRS}/rejected.jsonl and mix.json say why.")
+
+
+def told(lengths: Lengths) -> str:
+    """The length bias in a line."""
+    if not lengths.pairs:
+        return "the lengths of their answers are not known"
+    return (
+        f"chosen answers have {lengths.chosen_mean:.1f} tokens, rejected {lengths.rejected_mean:.1f}; "
+        f"the chosen one is longer in {lengths.share_chosen_longer:.0%}"
+    )
+
+
+if __name__ == "__main__":
+    run(mix)

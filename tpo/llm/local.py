@@ -1,0 +1,182 @@
+"""A text or image-text model loaded here by transformers: captions, questions and verdicts without any server."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from tpo.errors import UserError
+from tpo.llm.chat import ChatRequest, Failed, Picture, Reply
+from tpo.params import LocalParams
+from tpo.records import Reason, content_id
+from tpo.store import digest
+
+
+class Local:
+    """A `Backend`. Replies are written in batches; threads take turns."""
+
+    usd_per_million = (0.0, 0.0)
+
+    def __init__(self, params: LocalParams) -> None:
+        """Raises UserError when there is no such checkpoint, or it is no chat model, or cannot be loaded here."""
+        transformers_logging.disable_progress_bar()
+        self.max_reply_tokens = params.max_reply_tokens
+        self._params = params
+        self._lock = Lock()
+        source: dict[str, Any] = {"revision": params.revision, "trust_remote_code": False}
+        try:
+            config = AutoConfig.from_pretrained(params.checkpoint, **source)
+            self._sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+            self._processor = (AutoProcessor if self._sees else AutoTokenizer).from_pretrained(
+                params.checkpoint, **source
+            )
+            kind = AutoModelForImageTextToText if self._sees else AutoModelForCausalLM
+            self._model = kind.from_pretrained(
+                params.checkpoint,
+                dtype=getattr(torch, params.dtype),
+                device_map=_device_map(params),
+                use_safetensors=True,
+                **source,
+            ).eval()
+        except ImportError as error:  # what prepares pictures of most models is torchvision's
+            told = f"{params.checkpoint} cannot be loaded here: {_first_line(error)}."
+            raise UserError(f"{told} `pip install torchvision` brings what prepares its pictures.") from error
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{params.checkpoint} is neither a folder nor a reachable hub id of a text or image-text model with "
+                f"safetensors that transformers knows: {_first_line(error)}"
+            ) from error
+        self._tokenizer = self._processor.tokenizer if self._sees else self._processor
+        if self._processor.chat_template is None:
+            raise UserError(f"{params.checkpoint} has no chat template: it is no model to chat with.")
+        self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        text_config = config.get_text_config()
+        self._max_tokens: int = text_config.max_position_embeddings
+        settings = (params.max_reply_tokens, params.temperature, params.dtype)
+        self.id = f"{Path(params.checkpoint).name}@{content_id(_weights(params), *settings)}"
+
+    def replies(self, requests: Iterable[tuple[int, ChatRequest]]) -> Iterator[tuple[int, Reply | Failed]]:
+        """See `Backend.replies`. What does not fit the context is set aside, never cut."""
+        drawn = iter(requests)
+        while batch := list(islice(drawn, self._params.batch_size)):
+            fitting = []
+            for number, request in batch:
+                length = self._inputs([request])["input_ids"].shape[1]
+                if length + self.max_reply_tokens <= self._max_tokens:
+                    fitting.append((number, request))
+                    continue
+                detail = f"{length} tokens and a reply of {self.max_reply_tokens} do not fit {self._max_tokens}"
+                yield number, Failed(Reason.REQUEST_FAILED, detail)
+            for group in self._groups(fitting):
+                written = self._write([request for _, request in group])
+                yield from zip([number for number, _ in group], written, strict=True)
+
+    def _temperature(self, request: ChatRequest) -> float:
+        return self._params.temperature if request.temperature is None else request.temperature
+
+    def _groups(self, batch: Sequence[tuple[int, ChatRequest]]) -> Iterator[list[tuple[int, ChatRequest]]]:
+        """Greedy ones together; one that is drawn by chance alone, so that its chance is its own."""
+        greedy = [one for one in batch if not self._temperature(one[1])]
+        if greedy:
+            yield greedy
+        yield from ([one] for one in batch if self._temperature(one[1]))
+
+    @torch.inference_mode()
+    def _write(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        inputs = self._inputs(requests).to(self._model.device)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+        temperature = self._temperature(requests[0])
+        chance: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        with self._lock:
+            if temperature:
+                chance = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+                torch.manual_seed(int(content_id(requests[0].prompt_id, requests[0].sample), 16) >> 1)
+            output = self._model.generate(
+                **inputs, max_new_tokens=self.max_reply_tokens, pad_token_id=self._tokenizer.pad_token_id, **chance
+            )
+        start = inputs["input_ids"].shape[1]
+        used = inputs["attention_mask"].sum(-1).tolist()
+        return [self._reply(ids[start:].tolist(), count) for ids, count in zip(output, used, strict=True)]
+
+    def _reply(self, ids: list[int], input_tokens: int) -> Reply:
+        ends = self._model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
+        at = next((at for at, token in enumerate(ids) if token in ends), None)
+        said = ids if at is None else ids[:at]
+        text = self._tokenizer.decode(said, skip_special_tokens=True)
+        return Reply(text=text, ended=at is not None, input_tokens=input_tokens, output_tokens=len(said))
+
+    def _inputs(self, requests: Sequence[ChatRequest]) -> Any:
+        """Tokens and pictures of a batch, as the model takes them."""
+        turns = [self._turns(request) for request in requests]
+        return self._processor.apply_chat_template(
+            turns,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **({"processor_kwargs": {"padding": True}} if self._sees else {"padding": True}),
+        )
+
+    def _turns(self, request: ChatRequest) -> list[dict[str, Any]]:
+        if not self._sees:
+            if any(isinstance(part, Picture) for part in request.parts):
+                raise UserError(f"{self._params.checkpoint} sees no pictures: captions need an image-text model.")
+            text = "\n".join(self._plain(part) for part in request.parts if isinstance(part, str))
+            return [{"role": "system", "content": request.system}, {"role": "user", "content": text}]
+        content: list[dict[str, Any]] = [
+            {"type": "text", "text": self._plain(part)}
+            if isinstance(part, str)
+            else {"type": "image", "image": Image.open(BytesIO(part.jpeg)).convert("RGB")}
+            for part in request.parts
+        ]
+        system = {"role": "system", "content": [{"type": "text", "text": request.system}]}
+        return [system, {"role": "user", "content": content}]
+
+    def _plain(self, text: str) -> str:
+        """Text without special tokens: a space behind the first character makes any of them plain words."""
+        special = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
+        if not special:
+            return text
+        pattern = "|".join(re.escape(token) for token in special)
+        return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _device_map(params: LocalParams) -> str | dict[str, str]:
+    if params.device == "balanced":
+        return "balanced"
+    if params.device == "auto":
+        return {"": "cuda" if torch.cuda.is_available() else "cpu"}
+    return {"": params.device}
+
+
+def _weights(params: LocalParams) -> str:
+    """Stands for the model's files: their content in a folder, their commit at the hub."""
+    folder = Path(params.checkpoint)
+    if folder.is_dir():
+        return digest(*sorted(path for path in folder.iterdir() if path.is_file()))
+    config: Any = cached_file(params.checkpoint, "config.json", revision=params.revision)
+    return f"{params.checkpoint} {Path(config).parent.name}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
