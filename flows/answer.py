@@ -2,11 +2,21 @@
 
 import functools
 
-from prefect import task
-
 from flows.frames import video_folder
 from flows.replies import replies
-from flows.stage import ANSWERS, CATALOG, QUERIES, TASK, Done, Stage, by_video, code_digest, of_kind, run, stage_flow
+from flows.stage import (
+    ANSWERS,
+    CATALOG,
+    QUERIES,
+    Done,
+    Stage,
+    by_video,
+    code_digest,
+    of_kind,
+    run,
+    stage_flow,
+    stage_task,
+)
 from tpo.curation.answers import Policy, answer_video
 from tpo.errors import UserError
 from tpo.models import load_model
@@ -24,7 +34,7 @@ def policy(params: ModelParams, num_frames: int) -> Policy:
     return Policy(load_model(params, num_frames), replies(), code_digest("tpo/models", "tpo/video"))
 
 
-@task(name="answer about videos", **TASK)
+@stage_task("answer about videos")
 def answer_videos(
     jobs: list[Job], videos: list[Video], folder: VideoFolder, model: ModelParams, params: AnswerParams, seed: int
 ) -> Done:

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from prefect import task
-
 from flows.chat import chat_with, watched
-from flows.stage import CAPTIONS, CATALOG, QUERIES, TASK, Done, Stage, by_video, of_kind, run, stage_flow
+from flows.stage import CAPTIONS, CATALOG, QUERIES, Done, Stage, by_video, of_kind, run, stage_flow, stage_task
 from tpo.curation.contamination import check_questions, keep_clean
 from tpo.curation.contamination import rejections as contaminated_queries
 from tpo.curation.model_queries import ask_videos
@@ -19,7 +17,7 @@ from tpo.store import count_reasons, digest, read_records
 Job = tuple[Video, list[Caption]]
 
 
-@task(name="ask by rule", **TASK)
+@stage_task("ask by rule")
 def ask_by_rule(jobs: list[Job], params: AskParams, seed: int) -> Done:
     done: Done = []
     for video, captions in jobs:
@@ -28,7 +26,7 @@ def ask_by_rule(jobs: list[Job], params: AskParams, seed: int) -> Done:
     return done
 
 
-@task(name="ask by model", **TASK)
+@stage_task("ask by model")
 def ask_by_model(jobs: list[Job], params: AskParams, seed: int) -> Done:
     assert params.asker != "rule"
     return ask_videos(chat_with(params.asker), jobs, params, seed)

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from flows.chat import chat_with, watched
 from flows.frames import video_folder
-from flows.stage import CAPTIONS, CATALOG, TASK, Done, Stage, of_kind, run, stage_flow
+from flows.stage import CAPTIONS, CATALOG, Done, Stage, of_kind, run, stage_flow, stage_task
 from tpo.curation.captions import caption_video
 from tpo.curation.model_captions import caption_videos
 from tpo.errors import UserError
@@ -18,7 +16,7 @@ from tpo.store import digest, read_records
 from tpo.video.decode import VideoFolder
 
 
-@task(name="caption from files", **TASK)
+@stage_task("caption from files")
 def caption_from_files(videos: list[Video], root: Path) -> Done:
     done: Done = []
     for video in videos:
@@ -27,7 +25,7 @@ def caption_from_files(videos: list[Video], root: Path) -> Done:
     return done
 
 
-@task(name="caption by model", **TASK)
+@stage_task("caption by model")
 def caption_by_model(videos: list[Video], folder: VideoFolder, params: CaptionParams) -> Done:
     assert params.source != "sidecar"
     return caption_videos(chat_with(params.source), videos, folder, params)

@@ -4,10 +4,8 @@ import functools
 import json
 from typing import get_args
 
-from prefect import task
-
 from flows.frames import prober, video_folder
-from flows.stage import EVALUATION, REPORTS, TASK, TUNED, Done, Stage, of_kind, run, stage_flow
+from flows.stage import EVALUATION, REPORTS, TUNED, Done, Stage, of_kind, run, stage_flow, stage_task
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
 from tpo.evaluation.scoring import Role
@@ -27,7 +25,7 @@ def models() -> dict[Role, VideoLMM]:
     return {"base": load_model(params.model, num_frames), "tuned": load_model(params.model.of(TUNED), num_frames)}
 
 
-@task(name="evaluate videos", **TASK)
+@stage_task("evaluate videos")
 def evaluate_videos(groups: list[list[Item]], params: Params) -> Done:
     """Both models on all items of each video, on the same frames."""
     done: Done = []

@@ -4,10 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
-
 from flows.frames import INDEXES, prober
-from flows.stage import CATALOG, TASK, Done, Stage, of_kind, run, stage_flow
+from flows.stage import CATALOG, Done, Stage, of_kind, run, stage_flow, stage_task
 from tpo.errors import UserError
 from tpo.evaluation.benchmarks import find_items
 from tpo.params import CopyParams, Params, ProbeParams, load_params
@@ -23,7 +21,7 @@ from tpo.video.probe import readable
 File = tuple[Path, Path]
 
 
-@task(name="probe files", **TASK)
+@stage_task("probe files")
 def probe_files(files: list[File], params: ProbeParams) -> Done:
     """Probe each file, given with the folder it lies in, in a child process that cannot hang this one."""
     return [(_name((root, path)), [prober(params).probe(root, path)]) for root, path in files]

@@ -1,7 +1,5 @@
 """judge: data/answers → data/judged. A pair is kept if its preferred answer is better, consistent and correct."""
 
-from prefect import task
-
 from flows.chat import chat_with, watched
 from flows.stage import (
     ANSWERS,
@@ -9,13 +7,13 @@ from flows.stage import (
     CATALOG,
     JUDGED,
     QUERIES,
-    TASK,
     Done,
     Stage,
     by_video,
     of_kind,
     run,
     stage_flow,
+    stage_task,
 )
 from tpo.curation.judging import Candidate, Judge, RuleJudge, candidates_of, judge_pairs
 from tpo.curation.model_judging import ModelJudge
@@ -27,7 +25,7 @@ from tpo.store import digest, read_records
 Job = tuple[str, list[Candidate]]
 
 
-@task(name="judge answers", **TASK)
+@stage_task("judge answers")
 def judge_videos(jobs: list[Job], params: JudgeParams, full_frames: int) -> Done:
     """The pairs of several videos are judged at once: a model may have many calls in flight."""
     judge: Judge = RuleJudge() if params.judge == "rule" else ModelJudge(chat_with(params.judge), params)

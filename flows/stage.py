@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
-from prefect import Flow, Task, flow
+from prefect import Flow, Task, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import as_completed
+from prefect.exceptions import FailedRun
+from prefect.futures import PrefectFuture, as_completed
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
@@ -40,6 +41,7 @@ REPORTS = Path("reports")
 
 _CODE = Path(__file__).resolve().parent.parent
 R = TypeVar("R", bound=Record)
+P = ParamSpec("P")
 V = TypeVar("V", Caption, Query, PreferencePair)
 
 # Tasks return records and leave no files: Prefect's cache would replay a value and not what it stands for.
@@ -60,6 +62,22 @@ def stage_flow(name: str) -> Callable[[Callable[[], None]], Flow[[], Any]]:
             return None
 
         return flow(name=name)(guarded)
+
+    return decorate
+
+
+def stage_task(name: str) -> Callable[[Callable[P, Done]], Task[P, Any]]:
+    """A Prefect task for `Stage.map` that ends a user's mistake in the same way."""
+
+    def decorate(work: Callable[P, Done]) -> Task[P, Any]:
+        @functools.wraps(work)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return work(*args, **kwargs)
+            except UserError as error:
+                return Failed(message=str(error))
+
+        return task(name=name, **TASK)(guarded)
 
     return decorate
 
@@ -116,7 +134,7 @@ class Stage:
         self.journal.__exit__(kind, error, trace)
 
     def map(
-        self, task: Task[..., Done], items: Sequence[Any], name_of: Callable[[Any], str], per_task: int, *args: Any
+        self, task: Task[..., Any], items: Sequence[Any], name_of: Callable[[Any], str], per_task: int, *args: Any
     ) -> list[Record]:
         """Run `task` on the items that are not in the journal, `per_task` at a time; every item's records, in order.
 
@@ -127,7 +145,7 @@ class Stage:
         with progress(len(items), self.name, self.unit, done=len(items) - len(todo)) as bar:
             self._bar = bar
             for future in as_completed([task.submit(shard, *args) for shard in shards]):
-                for name, records in future.result():
+                for name, records in _done(future):
                     self.journal.append(name, records)
                     bar.update()
         self._bar = None
@@ -170,6 +188,15 @@ class Stage:
         told = ", ".join(f"{count} {reason}" for reason, count in manifest.set_aside.items())
         print(f"{self.name}: {items_in} {self.item} in, {items_out} out" + (f", set aside: {told}" if told else ""))
         return manifest
+
+
+def _done(future: PrefectFuture[Any]) -> Done:
+    """What a task of `stage_task` returned. Raises what it raised, a user's mistake without a traceback in the log."""
+    try:
+        done: Done = future.result()
+    except FailedRun as error:  # has no exception behind it, but a message
+        raise UserError(str(error)) from None
+    return done
 
 
 def code_digest(*rooms: str) -> str:

@@ -262,7 +262,7 @@ def fails_with(message: str, stage: str, folder: Path, environment: dict[str, st
 
 def test_an_unknown_setting_is_named_with_those_that_exist(copy: Path, environment: dict[str, str]) -> None:
     edit_params(copy, lambda settings: settings["ask"].update(questions_per_video=3))
-    fails_with("ask.questions_per_video: unknown key. Allowed here: asker, capt", "ask", copy, environment)
+    fails_with("ask.questions_per_video: unknown key. Allowed here: asker, blind", "ask", copy, environment)
 
 
 def test_a_missing_base_model_is_named(copy: Path, environment: dict[str, str]) -> None:

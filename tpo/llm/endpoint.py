@@ -134,7 +134,7 @@ class Endpoint:
 
     def _said(self, error: Exception) -> str:
         status = f"{error.status_code}: " if isinstance(error, openai.APIStatusError) else ""
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split()).rstrip(".")
         if self._key != _NO_KEY:
             text = text.replace(self._key, "…")
         return f"{status}{text[:_MAX_DETAIL_CHARS]}"
