@@ -43,7 +43,9 @@ def ask() -> None:
     with Stage("ask", "videos", *key) as stage:
         found, facts = _questions(stage, jobs, params)
         written, rejections = of_kind(found, Query), of_kind(found, Rejection)
-        report = check_questions(written, items, params.ask.contamination_words, note)
+        report = check_questions(
+            {query.id: query.question for query in written}, items, params.ask.contamination_words, note
+        )
         queries, left_without = keep_clean(written, report)
         rejections += left_without
         ids = {video.id for video in videos}

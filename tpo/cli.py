@@ -14,11 +14,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from tpo.cli_pairs import pairs
 from tpo.errors import UserError
 
 app = typer.Typer(
     help="Temporal Preference Optimization of video-LMMs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.add_typer(pairs, name="pairs")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -35,26 +35,32 @@ class QuestionReport(BaseModel, extra="forbid"):
     note: str
 
 
-def check_questions(queries: Sequence[Query], items: Sequence[Item], num_words: int, note: str = "") -> QuestionReport:
-    """Look for runs of `num_words` words, whatever their case and punctuation, that are in a query and in an item."""
+def check_questions(
+    questions: Mapping[str, str], items: Sequence[Item], num_words: int, note: str = ""
+) -> QuestionReport:
+    """Look for runs of `num_words` words, whatever their case and punctuation, that are in a question and in an item.
+
+    Args:
+        questions: those that are to be trained on, by the id of their query or pair.
+    """
     owners: dict[str, str] = {}
     for item in items:
         for run in _runs(item.question, num_words):
             owners.setdefault(run, item.id)
     found, too_short = [], 0
-    for query in queries:
-        runs = list(_runs(query.question, num_words))
+    for question_id, question in questions.items():
+        runs = list(_runs(question, num_words))
         too_short += not runs
         shared = next((run for run in runs if run in owners), None)
         if shared is not None:
-            found.append(SharedWords(query_id=query.id, question=query.question, item=owners[shared], words=shared))
+            found.append(SharedWords(query_id=question_id, question=question, item=owners[shared], words=shared))
     status = (
-        Checked.NOT if not owners or too_short == len(queries) else Checked.PARTLY if too_short else Checked.CHECKED
+        Checked.NOT if not owners or too_short == len(questions) else Checked.PARTLY if too_short else Checked.CHECKED
     )
     return QuestionReport(
         status=status,
         num_words=num_words,
-        queries=len(queries),
+        queries=len(questions),
         too_short=too_short,
         benchmark_questions=dict(sorted(Counter(item.benchmark for item in items).items())),
         found=found,

@@ -1,0 +1,129 @@
+"""`tpo pairs`: published preference data in, ours out, for other trainers.
+
+tpo pairs import dataset.csv --form csv
+tpo pairs export pairs.json --form llama-factory
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tpo.errors import UserError
+
+if TYPE_CHECKING:
+    from tpo.records import Record, Rejection, Video
+
+pairs = typer.Typer(help="Preference pairs in and out, in the formats of other tools.", no_args_is_help=True)
+
+FormName = Literal["csv", "llava-next", "llama-factory", "ms-swift", "trl"]
+CATALOG, CAPTIONS, QUERIES = Path("data/catalog"), Path("data/captions"), Path("data/queries")
+JUDGED, PAIRS = Path("data/judged"), Path("data/pairs")
+
+
+@pairs.command(name="import")
+def import_file(
+    src: Annotated[Path, typer.Argument(help="file of pairs; their videos lie in data.videos and are ingested")],
+    form: Annotated[FormName, typer.Option(help="who wrote it")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=OURS", help="of a CSV file: what a column is, or NAME= to leave it out"),
+    ] = None,
+) -> None:
+    """Put someone else's pairs in the place of those that caption, ask and judge made; mix goes on from them.
+
+    Questions that share words with a benchmark's are set aside, as they are of our own.
+    """
+    from tpo.curation.contamination import check_questions, rejections
+    from tpo.curation.formats import import_pairs, read_rows
+    from tpo.evaluation.benchmarks import find_items
+    from tpo.params import load_params
+    from tpo.store import count_reasons, digest
+
+    params = load_params()
+    rows, bad = read_rows(src, form, dict(_column(one) for one in column or []))
+    found, more = import_pairs(rows, _catalog(), params.answer.full_frames, src.name)
+    items, note = find_items(params.data.benchmarks)
+    report = check_questions({pair.id: pair.question for pair in found}, items, params.ask.contamination_words, note)
+    taken = {shared.query_id for shared in report.found}
+    kept = [pair for pair in found if pair.id not in taken]
+    set_aside = [*bad, *more, *rejections(report)]
+    facts = {"imported_from": src.name, "sha256": digest(src), "form": form}
+    # Nothing was captioned or asked for them; what comes after judging finds that these have run, and on what.
+    _publish("caption", CAPTIONS, {"captions.jsonl": []}, [], [], facts)
+    questions = {"queries.jsonl": [], "decontamination.json": report.model_dump_json(indent=2) + "\n"}
+    _publish("ask", QUERIES, questions, [], [], facts | {"benchmarks": report.status})
+    _publish("judge", JUDGED, {"pairs.jsonl": kept}, kept, set_aside, facts)
+    told = ", ".join(f"{count} {reason}" for reason, count in count_reasons(set_aside).items()) or "nothing"
+    typer.echo(f"{JUDGED}: {len(kept)} of {len(kept) + len(set_aside)} rows; set aside: {told}.")
+    if not kept:
+        raise UserError(f"No row of {src} is a pair about a video of the catalog; {JUDGED}/rejected.jsonl says why.")
+    stages = "caption ask judge"
+    typer.echo(f"To train on them: dvc freeze {stages} && dvc commit -f {stages} && dvc repro register")
+
+
+@pairs.command(name="export")
+def export_file(
+    dst: Annotated[Path, typer.Argument(help="file to write; held-out pairs go beside it, as NAME_held_out")],
+    form: Annotated[FormName, typer.Option(help="who shall read it")],
+) -> None:
+    """Write data/pairs for another trainer. Videos are named by their path below data.videos."""
+    from tpo.curation.formats import row_of, write_rows
+    from tpo.records import PreferencePair
+    from tpo.store import read_records, write_atomic
+
+    videos = {video.id: video for video in _catalog()}
+    for part, path in (("pairs", dst), ("held_out", dst.with_stem(f"{dst.stem}_held_out"))):
+        found = read_records(PAIRS / f"{part}.jsonl", PreferencePair)
+        if found or part == "pairs":
+            rows = [row_of(number, pair, videos[pair.video_id]) for number, pair in enumerate(found, start=1)]
+            write_atomic(path, write_rows(rows, form))
+            typer.echo(f"{path}: {len(rows)} pairs in the form {form}.")
+    if form == "llama-factory":
+        write_atomic(dst.with_name("dataset_info.json"), json.dumps(_dataset_info(dst), indent=2) + "\n")
+        typer.echo(f"{dst.with_name('dataset_info.json')}: what LLaMA-Factory has to know about it.")
+
+
+def _publish(
+    stage: str,
+    out: Path,
+    files: "dict[str, Any]",
+    kept: "Sequence[Record]",
+    set_aside: "Sequence[Rejection]",
+    facts: "dict[str, Any]",
+) -> None:
+    """As the stage itself would have published it."""
+    from tpo.store import Manifest, count_reasons, publish
+
+    manifest = Manifest(
+        stage=stage,
+        item="rows",
+        items_in=len(kept) + len(set_aside),
+        items_out=len(kept),
+        set_aside=count_reasons(set_aside),
+        seconds=0,
+        facts=facts,
+    )
+    publish(out, files | {"rejected.jsonl": set_aside}, manifest)
+
+
+def _column(setting: str) -> tuple[str, str]:
+    name, separator, ours = setting.partition("=")
+    if not separator:
+        raise UserError(f"--column {setting}: expected NAME=OURS, or NAME= to leave the column out.")
+    return name, ours
+
+
+def _catalog() -> "Sequence[Video]":
+    from tpo.records import Video
+    from tpo.store import read_records
+
+    return read_records(CATALOG / "videos.jsonl", Video)
+
+
+def _dataset_info(path: Path) -> dict[str, object]:
+    """The entry of LLaMA-Factory's dataset_info.json (its data/README.md)."""
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "videos": "videos"}
+    return {path.stem: {"file_name": path.name, "formatting": "sharegpt", "ranking": True, "columns": columns}}
