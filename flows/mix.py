@@ -3,7 +3,7 @@
 from prefect import task
 
 from flows.stage import JUDGED, PAIRS, TASK, Stage, run, stage_flow
-from tpo.curation.mix import Lengths, Mixed, mix_pairs
+from tpo.curation.mix import Mixed, mix_pairs
 from tpo.errors import UserError
 from tpo.params import Params, load_params
 from tpo.records import Granularity, PreferencePair
@@ -37,23 +37,13 @@ def mix() -> None:
             seed=params.data.seed,
             counts={"training pairs": len(train), "held-out pairs": len(mixed.held_out)}
             | {f"{kind} training pairs": report.trained_on.get(kind, 0) for kind in Granularity},
-            facts={"shortfalls": report.shortfalls},
+            facts={"shortfalls": report.shortfalls, "lengths": report.lengths.model_dump()},
         )
-    print(f"mix: {len(train)} pairs to train on; {told(report.lengths)}")
+    print(f"mix: {len(train)} pairs to train on")
     for shortfall in report.shortfalls:
         print(f"mix: {shortfall}")
     if not train:
         raise UserError(f"No pair is left to train on; {PAIRS}/rejected.jsonl and mix.json say why.")
-
-
-def told(lengths: Lengths) -> str:
-    """The length bias in a line."""
-    if not lengths.pairs:
-        return "the lengths of their answers are not known"
-    return (
-        f"chosen answers have {lengths.chosen_mean:.1f} tokens, rejected {lengths.rejected_mean:.1f}; "
-        f"the chosen one is longer in {lengths.share_chosen_longer:.0%}"
-    )
 
 
 if __name__ == "__main__":

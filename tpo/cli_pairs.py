@@ -60,8 +60,7 @@ def import_file(
     typer.echo(f"{JUDGED}: {len(kept)} of {len(kept) + len(set_aside)} rows; set aside: {told}.")
     if not kept:
         raise UserError(f"No row of {src} is a pair about a video of the catalog; {JUDGED}/rejected.jsonl says why.")
-    stages = "caption ask judge"
-    typer.echo(f"To train on them: dvc freeze {stages} && dvc commit -f {stages} && dvc repro register")
+    typer.echo("To train on them: dvc repro -s mix validate train evaluate register")
 
 
 @pairs.command(name="export")

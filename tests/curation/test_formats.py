@@ -242,6 +242,7 @@ def test_pairs_are_imported_in_the_place_of_the_judges(project: Path) -> None:
     done = CliRunner().invoke(app, ["pairs", "import", "dataset.csv", "--form", "csv", "--column", "note="])
     assert done.exit_code == 0, done.output
     assert "data/judged: 1 of 3 rows; set aside: 1 identical_answers, 1 video_missing." in done.output
+    assert "dvc repro -s mix validate train evaluate register" in done.output, "without -s, our own would be made again"
     (pair,) = read_records(project / "data/judged/pairs.jsonl", PreferencePair)
     assert (pair.question, pair.video_id) == ("q", VIDEOS[1].id)
     assert len(read_records(project / "data/judged/rejected.jsonl", Rejection)) == 2

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tpo.curation.mix import mix_pairs
 from tpo.errors import UserError
 from tpo.evaluation.scoring import predict
 from tpo.evaluation.statistics import compare, metrics
+from tpo.params import MixParams
 from tpo.records import Granularity, Item, PreferencePair, QuestionType, View, ViewKind
 from tpo.registry.gate import decide, gather
 from tpo.report.summary import collect, to_text, write_html
@@ -50,8 +52,10 @@ def finished(tmp_path: Path) -> Path:
     )  # fmt: skip
     publish(tmp_path / "data/catalog", {}, catalog)
     pairs = [_pair(i, Granularity.LOCALIZED if i % 3 else Granularity.COMPREHENSIVE) for i in range(9)]
-    kept = Manifest(stage="judge", item="queries", items_in=12, items_out=9, set_aside={"not_better": 3}, seconds=1)
-    publish(tmp_path / "data/pairs", {"pairs.jsonl": pairs}, kept)
+    kept = Manifest(stage="mix", item="pairs", items_in=12, items_out=9, set_aside={"over_quota": 3}, seconds=1)
+    mixed = mix_pairs(pairs, MixParams(max_pairs=100, localized_share=None), 0)
+    report = mixed.report.model_dump_json()
+    publish(tmp_path / "data/pairs", {"pairs.jsonl": pairs, "mix.json": report}, kept)
     evaluated = Manifest(stage="evaluate", item="items", items_in=8, items_out=8, set_aside={}, seconds=1)
     publish(tmp_path / "data/evaluation", {}, evaluated)
     (tmp_path / "data/validation").mkdir()
@@ -69,7 +73,9 @@ def finished(tmp_path: Path) -> Path:
 def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_where_to_look(finished: Path):
     text = to_text(collect(finished))
     assert "Videos       2 of 5 videos; set aside: 2 too short, 1 unreadable" in text
-    assert "Pairs        9 of 12 queries: 3 comprehensive, 6 localized; set aside: 3 not better" in text
+    assert "Pairs        9 of 12 pairs: 3 comprehensive, 6 localized; set aside: 3 over quota" in text
+    assert "Lengths      chosen answers 3.0 tokens, rejected 3.0; the chosen one is longer in 0% of 9 pairs" in text
+    assert "Short of     9 pairs to train on, 100 were asked for" in text
     assert "Captions     has not run" in text
     assert "Benchmarks   training videos partly checked against the benchmarks'" in text
     assert "mlvu  50.0 % [50.0, 50.0] → 100.0 % [100.0, 100.0], difference +50.0 [+50.0, +50.0]; 8 items" in text

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tpo.curation.mix import Lengths, MixReport
 from tpo.errors import UserError
 from tpo.records import GateDecision, PreferencePair, Record
 from tpo.registry.tracking import redact, tracking_uri
@@ -82,6 +83,8 @@ class Summary(Record):
     stages: tuple[Stage, ...]
     not_run: tuple[str, ...]
     pairs_by_granularity: dict[str, int]
+    lengths: str
+    shortfalls: tuple[str, ...]
     samples: tuple[Sample, ...]
     validation: ValidationVerdict | None
     benchmarks_checked: dict[str, str]
@@ -101,6 +104,8 @@ def collect(root: Path) -> Summary:
     if not manifests:
         raise UserError(f"No stage has run in {root.absolute()}. Run `make demo`, or `dvc repro` in the project.")
     pairs = read_records(root / STAGES["Pairs"] / "pairs.jsonl", PreferencePair) if "Pairs" in manifests else []
+    mix = _read(root / STAGES["Pairs"] / "mix.json")
+    report = None if mix is None else MixReport.model_validate(mix)
     verdict = _read(root / "data/validation/verdict.json")
     metrics = _read(root / "reports/evaluation.json") or {}
     decision = _read(root / "reports/gate.json")
@@ -108,6 +113,8 @@ def collect(root: Path) -> Summary:
         stages=tuple(_stage(name, manifest) for name, manifest in manifests.items()),
         not_run=tuple(name for name in STAGES if name not in manifests),
         pairs_by_granularity=dict(sorted(Counter(pair.granularity or UNKNOWN for pair in pairs).items())),
+        lengths=lengths_text(report.lengths) if report else "",
+        shortfalls=tuple(report.shortfalls) if report else (),
         samples=_samples(pairs),
         validation=None if verdict is None else ValidationVerdict.model_validate(verdict),
         benchmarks_checked={
@@ -206,6 +213,9 @@ def to_text(summary: Summary) -> str:
         if any(stage.set_aside.values()):
             line += f"; set aside: {counts(stage.set_aside)}"
         lines.append(line)
+    if summary.lengths:
+        lines.append(f"{'Lengths':<12} {summary.lengths}")
+    lines += [f"{'Short of':<12} {shortfall}" for shortfall in summary.shortfalls]
     lines += [f"{name:<12} has not run" for name in summary.not_run]
     lines.append(f"{'Validation':<12} {validation_text(summary.validation)}")
     if summary.benchmarks_checked:
@@ -224,6 +234,16 @@ def to_text(summary: Summary) -> str:
     lines.append("")
     lines += [f"{place.name:<12} {place.where:<32} {place.command}" for place in summary.places]
     return "\n".join(lines)
+
+
+def lengths_text(lengths: Lengths) -> str:
+    """How much longer the chosen answers are than the rejected ones."""
+    if not lengths.pairs:
+        return "of the answers are not known"
+    return (
+        f"chosen answers {lengths.chosen_mean:.1f} tokens, rejected {lengths.rejected_mean:.1f}; "
+        f"the chosen one is longer in {lengths.share_chosen_longer:.0%} of {lengths.pairs} pairs"
+    )
 
 
 def validation_text(verdict: ValidationVerdict | None) -> str:
