@@ -19,6 +19,7 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 from tqdm import tqdm
 
 from tpo.errors import UserError
@@ -144,7 +145,9 @@ class Stage:
         shards = [todo[i : i + per_task] for i in range(0, len(todo), per_task)]
         with progress(len(items), self.name, self.unit, done=len(items) - len(todo)) as bar:
             self._bar = bar
-            for future in as_completed([task.submit(shard, *args) for shard in shards]):
+            # Quoted: Prefect would look into every record for futures, which takes longer than many a stage's work.
+            futures = [task.submit(quote(shard), *map(quote, args)) for shard in shards]
+            for future in as_completed(futures):
                 for name, records in _done(future):
                     self.journal.append(name, records)
                     bar.update()

@@ -12,19 +12,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_chat import save_image_model, save_text_model
+from transformers import AutoTokenizer
 
 from tpo.llm.chat import ChatRequest, Picture, Reply
 from tpo.llm.endpoint import Endpoint
 from tpo.llm.local import Local
 from tpo.params import EndpointParams, LocalParams
 
+_END = 267  # <|im_end|>
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=[save_text_model, save_image_model])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return request.param(tmp_path_factory.mktemp("served") / "tiny")
+    torch.manual_seed(0)
+    folder = request.param(tmp_path_factory.mktemp("served") / "tiny")
+    # Of a Qwen decoder this server gives special tokens that a random model writes as text; a trained one writes none.
+    file = folder / "generation_config.json"
+    special = [token for token in AutoTokenizer.from_pretrained(folder).added_tokens_decoder if token != _END]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"suppress_tokens": special}))
+    return folder
 
 
 @pytest.fixture(scope="module")

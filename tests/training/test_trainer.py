@@ -105,6 +105,17 @@ def test_the_first_logged_loss_of_a_real_run_is_the_mean_over_its_pairs(world, t
     assert steps_of(history)[0]["loss"] == pytest.approx(by_hand, abs=1e-3)
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_pairs_are_taken_in_their_order_where_it_matters(world, tmp_path: Path, first: int) -> None:
+    """As from easy to hard: the first step's loss is that of the first pair."""
+    pairs = world.pairs[first:] + world.pairs[:first]
+    _, history = train_on_pairs(pairs, world.videos, world.folder, world.base, world.params, tmp_path, in_order=True)
+    base = load(world)
+    losses = [loss_by_hand(world, base, base, pair, world.params) for pair in pairs]
+    assert steps_of(history)[0]["loss"] == pytest.approx(losses[0], abs=1e-3)
+    assert min(abs(loss - losses[0]) for loss in losses[1:]) > 1e-3, "so no other pair was the first"
+
+
 def test_only_projector_and_decoder_learn(world, tmp_path: Path) -> None:
     tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
     assert [entry["step"] for entry in steps_of(history)] == [1, 2, 3, 4, 5, 6]
