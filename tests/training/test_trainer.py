@@ -105,7 +105,7 @@ def test_the_first_logged_loss_of_a_real_run_is_the_mean_over_its_pairs(world, t
     assert steps_of(history)[0]["loss"] == pytest.approx(by_hand, abs=1e-3)
 
 
-@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("first", [0, 3])
 def test_pairs_are_taken_in_their_order_where_it_matters(world, tmp_path: Path, first: int) -> None:
     """As from easy to hard: the first step's loss is that of the first pair."""
     pairs = world.pairs[first:] + world.pairs[:first]
