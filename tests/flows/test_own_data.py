@@ -230,5 +230,5 @@ def test_what_has_run_is_up_to_date_and_without_right_answers_the_judge_says_so(
     assert told.count("judge: Not one preference pair was kept") == 1
     assert "Traceback" not in told
     queries = read_records(project / "data/queries/queries.jsonl", Query)
-    rejected = read_records(project / "data/pairs/rejected.jsonl", Rejection)
+    rejected = read_records(project / "data/judged/rejected.jsonl", Rejection)
     assert {rejection.item for rejection in rejected} == {query.id for query in queries}

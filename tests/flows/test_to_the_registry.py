@@ -19,7 +19,7 @@ from tpo.store import read_manifest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("ingest", "caption", "ask", "answer", "judge", "validate", "train", "evaluate", "register")
+STAGES = ("ingest", "caption", "ask", "answer", "judge", "mix", "validate", "train", "evaluate", "register")
 NAME = "tpo-demo"
 
 
@@ -73,7 +73,9 @@ def test_the_way_ends_at_one_version_with_the_aliases_that_the_gate_decided(fini
     assert registry(finished) == ([1], {"challenger": 1, "champion": 1} if decision.promote else {"challenger": 1})
     numbers = json.loads((finished / "reports/evaluation.json").read_text())["all"]
     assert decision.promote == (numbers["difference_low"] > 0)
-    assert read_manifest(finished / "models/tuned").items_in == read_manifest(finished / "data/pairs").items_out > 50
+    mixed = read_manifest(finished / "data/pairs")
+    assert read_manifest(finished / "models/tuned").items_in == mixed.counts["training pairs"] > 50
+    assert mixed.counts["held-out pairs"] > 0
 
 
 def test_a_killed_validation_comes_to_the_same_verdict(finished: Path, copy: Path, environment: dict[str, str]) -> None:

@@ -89,7 +89,7 @@ def test_a_model_that_sees_tells_pictures_apart(image_model: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
-def test_a_model_of_videos_sees_pictures_with_torchvision_and_without(family: str, tmp_path: Path) -> None:
+def test_a_model_of_videos_sees_pictures_even_without_torchvision(family: str, tmp_path: Path) -> None:
     tells_pictures_apart(save_family(family, tmp_path / "tiny"))
 
 
