@@ -168,3 +168,9 @@ def test_the_demo_world_is_upstream_as_shipped_and_out_of_the_graph_with_own_fol
     dry = dvc(clone, "repro", "--dry")
     assert dry.strip().startswith("Running stage 'ingest'")
     assert "demo" not in dry
+
+
+def test_a_prompt_that_changes_asks_its_own_stage_again_and_those_behind_it() -> None:
+    prompts = {"caption": "model_captions", "ask": "model_queries", "judge": "model_judging"}
+    for stage, file in prompts.items():
+        assert [name for name in STAGES if f"tpo/curation/{file}.py" in names(name, "deps")] == [stage]
