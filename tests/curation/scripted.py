@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tpo.llm.chat import Chat, ChatRequest, Failed, Reply
+from tpo.llm.chat import Chat, ChatRequest, Failed, Keep, Reply
 from tpo.replies import ReplyCache
 
 
@@ -18,12 +18,14 @@ class Scripted:
         self.asked: list[ChatRequest] = []
         self._say = say
 
-    def replies(self, requests: Iterable[tuple[int, ChatRequest]]) -> Iterator[tuple[int, Reply | Failed]]:
+    def replies(self, requests: Iterable[tuple[int, ChatRequest]], keep: Keep) -> Iterator[tuple[int, Reply | Failed]]:
         for number, request in requests:
             self.asked.append(request)
             said = self._say(request.system, text_of(request))
             if isinstance(said, str):
-                yield number, Reply(text=said, ended=True, input_tokens=10, output_tokens=5)
+                reply = Reply(text=said, ended=True, input_tokens=10, output_tokens=5)
+                keep(number, reply)
+                yield number, reply
             else:
                 yield number, said
 

@@ -67,12 +67,16 @@ def test_a_server_of_the_library_answers_our_requests(folder: Path, url: str, tm
     if "vision_config" in json.loads((folder / "config.json").read_text()):
         pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
         parts = [("At 1.0 s:", Picture.of(one, 64), "What is seen?") for one in pixels]
-    found = dict(endpoint.replies([(n, ChatRequest("You help.", part)) for n, part in enumerate(parts)]))
+    found = dict(
+        endpoint.replies([(n, ChatRequest("You help.", part)) for n, part in enumerate(parts)], lambda *_: None)
+    )
     replies = [found[number] for number in range(3)]
     assert all(isinstance(reply, Reply) for reply in replies), replies
     # The same weights, loaded here, say the same: prompt, pictures and settings arrive as they are meant.
     here = Local(LocalParams(checkpoint=str(folder), dtype="float32", device="cpu", max_reply_tokens=8))
-    expected = dict(here.replies([(n, ChatRequest("You help.", part)) for n, part in enumerate(parts)]))
+    expected = dict(
+        here.replies([(n, ChatRequest("You help.", part)) for n, part in enumerate(parts)], lambda *_: None)
+    )
     for number, reply in enumerate(replies):
         assert isinstance(reply, Reply)
         assert reply.text == getattr(expected[number], "text", None)

@@ -82,6 +82,9 @@ class Failed:
     detail: str
 
 
+Keep = Callable[[int, Reply], None]
+
+
 class Backend(Protocol):
     """Where replies come from.
 
@@ -95,8 +98,11 @@ class Backend(Protocol):
     max_reply_tokens: int
     usd_per_million: tuple[float, float]
 
-    def replies(self, requests: Iterable[tuple[int, ChatRequest]]) -> Iterator[tuple[int, Reply | Failed]]:
+    def replies(self, requests: Iterable[tuple[int, ChatRequest]], keep: Keep) -> Iterator[tuple[int, Reply | Failed]]:
         """Each request's number with its reply, as they come in; only as many requests are drawn as are at work.
+
+        Args:
+            keep: is called with every reply, in whatever thread, as soon as it is there and before it is yielded.
 
         Raises:
             UserError: the model cannot be reached or used at all, whatever it is asked.
@@ -145,10 +151,11 @@ class Chat:
                     found[number] = Reply.model_validate_json(remembered)
                     self._count(remembered=1)
 
-        for number, reply in self._backend.replies(unanswered()):
-            if isinstance(reply, Reply):
-                self._cache.put(keys[number], reply.model_dump_json())
-                self._count(reply)
+        def keep(number: int, reply: Reply) -> None:
+            self._cache.put(keys[number], reply.model_dump_json())
+            self._count(reply)
+
+        for number, reply in self._backend.replies(unanswered(), keep):
             found[number] = reply
             self.watch()
         checked = [self._checked(found[number]) for number in range(len(found))]

@@ -17,7 +17,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from tpo.errors import UserError
-from tpo.llm.chat import ChatRequest, Failed, Reply
+from tpo.llm.chat import ChatRequest, Failed, Keep, Reply
 from tpo.params import EndpointParams
 from tpo.records import Reason, content_id
 
@@ -46,7 +46,7 @@ class Endpoint:
         self._spent_usd = 0.0
         self._stopped: str | None = None
 
-    def replies(self, requests: Iterable[tuple[int, ChatRequest]]) -> Iterator[tuple[int, Reply | Failed]]:
+    def replies(self, requests: Iterable[tuple[int, ChatRequest]], keep: Keep) -> Iterator[tuple[int, Reply | Failed]]:
         """See `Backend.replies`. Twice as many requests are drawn as are in flight, so that none is waited for.
 
         Where the run has to stop, calls in flight are waited for and given first: they are paid for.
@@ -57,7 +57,7 @@ class Endpoint:
         while True:
             if stopped is None:
                 for number, request in islice(drawn, 2 * self._params.concurrency - len(at_work)):
-                    at_work[self._pool.submit(self._ask, request)] = number
+                    at_work[self._pool.submit(self._ask_and_keep, number, request, keep)] = number
             if not at_work:
                 break
             for future in wait(at_work, return_when=FIRST_COMPLETED).done:
@@ -72,6 +72,13 @@ class Endpoint:
                 at_work = {future: number for future, number in at_work.items() if not future.cancel()}
         if stopped is not None:
             raise stopped
+
+    def _ask_and_keep(self, number: int, request: ChatRequest, keep: Keep) -> Reply | Failed:
+        """Kept before the thread takes another call: a kill loses what is in flight, and nothing that was done."""
+        reply = self._ask(request)
+        if isinstance(reply, Reply):
+            keep(number, reply)
+        return reply
 
     def _ask(self, request: ChatRequest) -> Reply | Failed:
         if self._stopped is not None:

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from tpo.errors import UserError
-from tpo.llm.chat import ChatRequest, Failed, Picture, Reply
+from tpo.llm.chat import ChatRequest, Failed, Keep, Picture, Reply
 from tpo.params import LocalParams
 from tpo.records import Reason, content_id
 from tpo.store import MANIFEST, digest
@@ -62,7 +62,7 @@ class Local:
         settings = (params.max_reply_tokens, params.temperature, params.dtype)
         self.id = f"{Path(params.checkpoint).name}@{content_id(_weights(params), *settings)}"
 
-    def replies(self, requests: Iterable[tuple[int, ChatRequest]]) -> Iterator[tuple[int, Reply | Failed]]:
+    def replies(self, requests: Iterable[tuple[int, ChatRequest]], keep: Keep) -> Iterator[tuple[int, Reply | Failed]]:
         """See `Backend.replies`. What does not fit the context is set aside, never cut."""
         drawn = iter(requests)
         while batch := list(islice(drawn, self._params.batch_size)):
@@ -77,7 +77,9 @@ class Local:
                 yield number, Failed(Reason.REQUEST_FAILED, detail)
             for group in self._groups(fitting):
                 written = self._write([request for _, request in group])
-                yield from zip([number for number, _ in group], written, strict=True)
+                for (number, _), reply in zip(group, written, strict=True):
+                    keep(number, reply)
+                    yield number, reply
 
     def _temperature(self, request: ChatRequest) -> float:
         return self._params.temperature if request.temperature is None else request.temperature
