@@ -109,7 +109,9 @@ def _start_own_server() -> None:
     until_we_end, _ = os.pipe()
     wait_and_end = 'read -r _; kill "$0" 2>/dev/null && sleep 5 && kill -9 "$0" 2>/dev/null'
     watcher = ["sh", "-c", wait_and_end, str(server.server_process.pid)]
-    subprocess.Popen(watcher, stdin=until_we_end, start_new_session=True)
+    # It holds no output of ours: whoever reads that would wait for the watcher's end.
+    nowhere = subprocess.DEVNULL
+    subprocess.Popen(watcher, stdin=until_we_end, stdout=nowhere, stderr=nowhere, start_new_session=True)
     os.close(until_we_end)
 
 

@@ -14,6 +14,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "DVC_"))}
     return kept | {
         "PYTHONPATH": str(ROOT),
+        "PYTHONFAULTHANDLER": "1",
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",

@@ -1,6 +1,7 @@
 """Stages as real processes: started, killed, and looked at for what they leave behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from typing import Any
 
 import psutil
 import yaml
+
+HANGS_AFTER_S = 400
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -30,7 +33,12 @@ def start(stage: str, folder: Path, environment: dict[str, str]) -> "subprocess.
 
 def finish(stage: str, folder: Path, environment: dict[str, str]) -> tuple[int, str, str]:
     with start(stage, folder, environment) as process:
-        out, err = process.communicate()
+        try:
+            out, err = process.communicate(timeout=HANGS_AFTER_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # it tells what all its threads are at
+            out, err = process.communicate()
+            raise AssertionError(f"{stage} hung: {err}") from None
     return process.returncode, out, err
 
 

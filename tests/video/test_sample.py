@@ -10,7 +10,7 @@ from tpo.records import Segment, Video, View, ViewKind
 from tpo.video.decode import decode
 from tpo.video.measure import file_sha256
 from tpo.video.probe import Prober
-from tpo.video.sample import dense, segment, sparse, without_segment
+from tpo.video.sample import degraded, dense, distractors_inserted, segment, sparse, without_segment
 
 VIDEO_ID = "0123456789abcdef" * 4
 
@@ -182,3 +182,86 @@ def test_over_many_seeds_a_sparse_view_shows_every_moment_equally_often() -> Non
         for time_s in sparse(full, 0.5, seed).timestamps_s:
             counts[time_s] += 1
     assert all(abs(count - 500) < 80 for count in counts.values())  # five standard deviations
+
+
+@pytest.mark.parametrize(
+    ("video_id", "num_frames", "strength", "seed", "times_s"),
+    [
+        (VIDEO_ID, 8, 0.5, 0, (0, 1, 2, 7)),
+        (VIDEO_ID, 8, 0.5, 1, (1, 2, 5, 7)),
+        (VIDEO_ID, 32, 0.75, 0, (3, 4, 9, 10, 16, 17, 27, 29)),
+        ("f" * 64, 8, 0.5, 0, (0, 2, 3, 6)),
+        ("f" * 64, 12, 0.75, 7, (1, 5, 7)),
+    ],
+)
+def test_a_sparse_view_is_drawn_as_it_was_before_other_views_were_there(
+    video_id: str, num_frames: int, strength: float, seed: int, times_s: tuple[float, ...]
+) -> None:
+    """Pairs that were made with these draws can be made again."""
+    assert sparse(dense(video(num_frames, 1, video_id), num_frames), strength, seed).timestamps_s == times_s
+
+
+def touched(full: View, view: View) -> int:
+    """How many frames, or for a shuffled view neighbours, are not as they were. The full view's moments must all differ."""
+    if view.kind is ViewKind.SHUFFLED:
+        follower = dict(zip(full.timestamps_s, full.timestamps_s[1:], strict=False))
+        pairs = zip(view.timestamps_s, view.timestamps_s[1:], strict=False)
+        return sum(follower.get(one) != two for one, two in pairs)
+    if view.kind is ViewKind.REVERSED:
+        falls = np.diff(view.timestamps_s) < 0
+        return int(falls.sum()) + 1
+    return len(full.timestamps_s) - len(view.timestamps_s) + len(view.masked) + len(view.distractors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "spared"),  # frames, for a shuffled view neighbours: touched and left at any strength
+    [
+        (ViewKind.SPARSE, 0, 1),
+        (ViewKind.SHUFFLED, 1, 0),
+        (ViewKind.REVERSED, 2, 0),
+        (ViewKind.MASKED, 1, 0),
+        (ViewKind.DISTRACTORS_INSERTED, 1, 1),
+    ],
+)
+def test_exactly_the_share_is_touched_and_the_difficulty_is_the_rest(kind: ViewKind, least: int, spared: int) -> None:
+    other = video(20000, 30, "f" * 64)
+    rng = np.random.default_rng(0)
+    for count in [2, 2, 2, *rng.integers(2, 65, 100).tolist()]:
+        clip, strength = video(int(rng.integers(100, 18000)), 30), float(rng.choice([0.01, 0.25, 0.4, 0.77, 1]))
+        full = dense(clip, count)
+        view = degraded(kind, full, clip, None, [other], strength, int(rng.integers(1000)))
+        of = count - 1 if kind is ViewKind.SHUFFLED else count
+        share = of - round(of * (1 - strength)) if kind is ViewKind.SPARSE else round(of * strength)
+        assert touched(full, view) == min(of - spared, max(least, share))
+        assert view.difficulty == pytest.approx(1 - touched(full, view) / of)
+
+
+def test_which_video_gives_distractors_says_nothing_about_where_they_are_put() -> None:
+    full, others = dense(video(), 32), [video(video_id=digit * 64) for digit in "abcd"]
+    places: dict[str, list[int]] = {other.id: [] for other in others}
+    for seed in range(400):
+        view = degraded(ViewKind.DISTRACTORS_INSERTED, full, video(), None, others, 0.5, seed)
+        places[view.distractors[0].video_id].append(view.distractors[0].position)
+    for at in places.values():  # 1 to 15: a mean of 8 with a standard deviation of 4.3
+        assert 60 < len(at) < 140
+        assert abs(np.mean(at) - 8) < 5 * 4.3 / np.sqrt(len(at))
+
+
+def test_which_video_gives_distractors_does_not_depend_on_the_order_in_which_they_are_named() -> None:
+    full, others = dense(video(), 32), [video(video_id=digit * 64) for digit in "abcd"]
+    for seed in range(20):
+        one, two = (degraded(ViewKind.DISTRACTORS_INSERTED, full, video(), None, of, 0.5, seed)
+                    for of in (others, others[::-1]))  # fmt: skip
+        assert one == two
+
+
+def test_times_of_distractors_lie_evenly_between_their_neighbours() -> None:
+    full, other = dense(video(200, 1), 10), video(400, 1, "f" * 64)
+    for seed in range(20):
+        view = distractors_inserted(full, other, 0.4, seed)
+        first, last = view.distractors[0].position, view.distractors[-1].position
+        steps_s = np.diff(view.timestamps_s)
+        assert steps_s[first - 1 : last + 1] == pytest.approx(
+            199 / 5 / 5, abs=2e-3
+        )  # 5 gaps of its own, one of 5 parts
+        assert np.delete(steps_s, range(first - 1, last + 1)) == pytest.approx(199 / 5, abs=2e-3)

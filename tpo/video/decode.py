@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from tpo.records import View, ViewKind
+from tpo.records import Distractor, View, ViewKind
 from tpo.video.frame_cache import FrameCache
 from tpo.video.frame_index import FrameIndex
 from tpo.video.measure import DamagedError, load_index, upright
@@ -85,7 +85,7 @@ def decode(
         others: files of the videos that distractors come from, by video id.
 
     Raises:
-        DecodeError: a file cannot be opened or decoded, or is not the one that was measured.
+        DecodeError: a file cannot be opened or decoded, is not the one that was measured, or is not in `others`.
     """
     with _errors_named(path):
         index = load_index(index_dir, path, view.video_id)
@@ -98,13 +98,13 @@ def decode(
     keys = [f"grey {size}"] * len(pts)
     for position in _own(view):
         pixels[position], keys[position] = kept[pts[position]], f"{view.video_id}:{pts[position]}"
-    for distractor in view.distractors:
-        of_other = View(video_id=distractor.video_id, kind=ViewKind.DENSE, timestamps_s=(distractor.timestamp_s,))
-        other = decode(others[distractor.video_id], of_other, index_dir, cache)
-        height_px, width_px, _ = size
-        stretched = Image.fromarray(other.pixels[0]).resize((width_px, height_px), Image.Resampling.BICUBIC)
-        pixels[distractor.position] = np.asarray(stretched)
-        keys[distractor.position] = f"{other.keys[0]} {size}"
+    for video_id, clip in _clips(view).items():
+        if video_id not in others:
+            raise DecodeError(f"{path.name}: no file is known of video {video_id[:12]}, which gives it distractors")
+        of_other = View(video_id=video_id, kind=ViewKind.DENSE, timestamps_s=tuple(one.timestamp_s for one in clip))
+        other = decode(others[video_id], of_other, index_dir, cache)
+        for distractor, frame, key in zip(clip, other.pixels, other.keys, strict=True):
+            pixels[distractor.position], keys[distractor.position] = _stretched(frame, size), f"{key} {size}"
     return Frames(
         pixels=np.stack(pixels),
         timestamps_s=np.sort(times_s) if view.kind in _OUT_OF_ORDER else times_s,
@@ -113,6 +113,19 @@ def decode(
         decoder_version=av.__version__,
         keys=tuple(keys),
     )
+
+
+def _clips(view: View) -> dict[str, list[Distractor]]:
+    """A view's distractors by video, so that each of those is opened once."""
+    clips: dict[str, list[Distractor]] = {}
+    for distractor in view.distractors:
+        clips.setdefault(distractor.video_id, []).append(distractor)
+    return clips
+
+
+def _stretched(frame: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    height_px, width_px, _ = size
+    return np.asarray(Image.fromarray(frame).resize((width_px, height_px), Image.Resampling.BICUBIC))
 
 
 def _own(view: View) -> list[int]:
@@ -195,7 +208,8 @@ class VideoFolder:
 
     def frames(self, path: str, view: View) -> Frames:
         """The frames of a video, named relative to `root`; see `decode`."""
-        others = {one.video_id: self.root / self.paths[one.video_id] for one in view.distractors}
+        borrowed = {one.video_id for one in view.distractors} & self.paths.keys()
+        others = {video_id: self.root / self.paths[video_id] for video_id in borrowed}
         return decode(self.root / path, view, self.index_dir, self.cache, others)
 
     def prepare(self, path: str, views: Sequence[View]) -> None:

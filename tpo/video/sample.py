@@ -163,13 +163,15 @@ def degraded(
         choices = sorted((other for other in others if other.id != video.id), key=lambda other: other.id)
         if not choices:
             raise ValueError(f"no other video gives distractors for video {video.id[:12]}")
-        other = choices[int(_chance(full, seed).integers(len(choices)))]
+        # A draw of its own: from the start of the same numbers, which video it is would say where its clip is put.
+        other = choices[int(_chance(full, seed, 1).integers(len(choices)))]
         return distractors_inserted(full, other, strength, seed)
     return _BY_STRENGTH[kind](full, strength, seed)
 
 
-def _chance(view: View, seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, int(view.video_id[:8], 16)])
+def _chance(view: View, seed: int, *draw: int) -> np.random.Generator:
+    """Random numbers that depend on the seed and the video alone. Each `draw` has its own."""
+    return np.random.default_rng([seed, int(view.video_id[:8], 16), *draw])
 
 
 def _needs(view: View, least: int, what: str) -> int:
