@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import logging
 import os
 import subprocess
 import sys
@@ -44,6 +45,9 @@ _CODE = Path(__file__).resolve().parent.parent
 R = TypeVar("R", bound=Record)
 P = ParamSpec("P")
 V = TypeVar("V", Caption, Query, PreferencePair)
+
+# At exit it may tell that events are still being delivered, after the message that is to come last.
+logging.getLogger("EventsWorker").setLevel(logging.ERROR)
 
 # Tasks return records and leave no files: Prefect's cache would replay a value and not what it stands for.
 TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}

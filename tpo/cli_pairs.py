@@ -4,8 +4,9 @@ tpo pairs import dataset.csv --form csv
 tpo pairs export pairs.json --form llama-factory
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,8 @@ import typer
 from tpo.errors import UserError
 
 if TYPE_CHECKING:
-    from tpo.records import Record, Rejection, Video
+    from tpo.curation.formats.rows import Row
+    from tpo.records import PreferencePair, Record, Rejection, Video
 
 pairs = typer.Typer(help="Preference pairs in and out, in the formats of other tools.", no_args_is_help=True)
 
@@ -40,7 +42,7 @@ def import_file(
     from tpo.curation.formats import import_pairs, read_rows
     from tpo.evaluation.benchmarks import find_items
     from tpo.params import load_params
-    from tpo.store import count_reasons, digest
+    from tpo.store import count_reasons
 
     params = load_params()
     rows, bad = read_rows(src, form, dict(_column(one) for one in column or []))
@@ -50,16 +52,20 @@ def import_file(
     taken = {shared.query_id for shared in report.found}
     kept = [pair for pair in found if pair.id not in taken]
     set_aside = [*bad, *more, *rejections(report)]
-    facts = {"imported_from": src.name, "sha256": digest(src), "form": form}
+    told = ", ".join(f"{count} {reason}" for reason, count in count_reasons(set_aside).items()) or "nothing"
+    if not kept:
+        first = f", first {set_aside[0].item}: {set_aside[0].detail}" if set_aside else ""
+        raise UserError(
+            f"No row of {src} is a pair about a video of the catalog. Set aside: {told}{first}. Nothing was replaced."
+        )
+    sha256 = hashlib.sha256(src.read_bytes()).hexdigest()
+    facts = {"imported_from": src.name, "sha256": sha256, "form": form}
     # Nothing was captioned or asked for them; what comes after judging finds that these have run, and on what.
     _publish("caption", CAPTIONS, {"captions.jsonl": []}, [], [], facts)
     questions = {"queries.jsonl": [], "decontamination.json": report.model_dump_json(indent=2) + "\n"}
     _publish("ask", QUERIES, questions, [], [], facts | {"benchmarks": report.status})
     _publish("judge", JUDGED, {"pairs.jsonl": kept}, kept, set_aside, facts)
-    told = ", ".join(f"{count} {reason}" for reason, count in count_reasons(set_aside).items()) or "nothing"
     typer.echo(f"{JUDGED}: {len(kept)} of {len(kept) + len(set_aside)} rows; set aside: {told}.")
-    if not kept:
-        raise UserError(f"No row of {src} is a pair about a video of the catalog; {JUDGED}/rejected.jsonl says why.")
     typer.echo("To train on them: dvc repro -s mix validate train evaluate register")
 
 
@@ -69,20 +75,25 @@ def export_file(
     form: Annotated[FormName, typer.Option(help="who shall read it")],
 ) -> None:
     """Write data/pairs for another trainer. Videos are named by their path below data.videos."""
-    from tpo.curation.formats import row_of, write_rows
+    from tpo.curation.formats import write_rows
     from tpo.records import PreferencePair
     from tpo.store import read_records, write_atomic
 
+    info = dst.with_name("dataset_info.json")
+    if form == "llama-factory" and dst.name == info.name:
+        raise UserError(f"{dst} is where LLaMA-Factory looks its data sets up. Give the pairs another name.")
     videos = {video.id: video for video in _catalog()}
+    written: list[Path] = []
     for part, path in (("pairs", dst), ("held_out", dst.with_stem(f"{dst.stem}_held_out"))):
         found = read_records(PAIRS / f"{part}.jsonl", PreferencePair)
         if found or part == "pairs":
-            rows = [row_of(number, pair, videos[pair.video_id]) for number, pair in enumerate(found, start=1)]
+            rows = _rows(found, videos)
             write_atomic(path, write_rows(rows, form))
+            written.append(path)
             typer.echo(f"{path}: {len(rows)} pairs in the form {form}.")
     if form == "llama-factory":
-        write_atomic(dst.with_name("dataset_info.json"), json.dumps(_dataset_info(dst), indent=2) + "\n")
-        typer.echo(f"{dst.with_name('dataset_info.json')}: what LLaMA-Factory has to know about it.")
+        write_atomic(info, json.dumps(_dataset_info(info, written), indent=2, ensure_ascii=False) + "\n")
+        typer.echo(f"{info}: what LLaMA-Factory has to know about it.")
 
 
 def _publish(
@@ -122,7 +133,25 @@ def _catalog() -> "Sequence[Video]":
     return read_records(CATALOG / "videos.jsonl", Video)
 
 
-def _dataset_info(path: Path) -> dict[str, object]:
-    """The entry of LLaMA-Factory's dataset_info.json (its data/README.md)."""
+def _rows(found: "Sequence[PreferencePair]", videos: "Mapping[str, Video]") -> "list[Row]":
+    from tpo.curation.formats import row_of
+
+    if gone := next((pair for pair in found if pair.video_id not in videos), None):
+        raise UserError(
+            f"The video of pair {gone.id} in {PAIRS} is not in {CATALOG}, which was made anew since. "
+            "Make the pairs again: `dvc repro mix`, or `tpo pairs import` and `dvc repro -s mix` if they were imported."
+        )
+    return [row_of(number, pair, videos[pair.video_id]) for number, pair in enumerate(found, start=1)]
+
+
+def _dataset_info(info: Path, files: Sequence[Path]) -> dict[str, object]:
+    """LLaMA-Factory's dataset_info.json (its data/README.md) with entries for `files` beside those it has."""
+    try:
+        there = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{info} cannot be read as JSON: {error}. Mend it, or export to another folder.") from error
+    if not isinstance(there, dict):
+        raise UserError(f"{info} holds no JSON object, as LLaMA-Factory expects. Mend it, or export to another folder.")
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "videos": "videos"}
-    return {path.stem: {"file_name": path.name, "formatting": "sharegpt", "ranking": True, "columns": columns}}
+    entry = {"formatting": "sharegpt", "ranking": True, "columns": columns}
+    return there | {path.stem: {"file_name": path.name} | entry for path in files}

@@ -1,5 +1,6 @@
 """Preference pairs go out in other tools' formats and come back the same; what is no pair is named and left out."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -31,6 +32,7 @@ HOSTILE = [
     ("😀 ünï, 漢字?", "{{ 7 * 7 }} <script>", "'; DROP TABLE pairs;--"),
     ("What is a <video> or an <image> tag?", "An <audio> tag.", "</s><|im_end|>"),
     ("Long?", "x" * 200_000, "short"),
+    ("Old\rline ends", "a\rb", "a\r"),
 ]
 
 
@@ -132,6 +134,10 @@ def changed(form: str, **changes: object) -> dict[str, object]:
     return DOCUMENTED[form][0] | changes
 
 
+def said(text: object, *more: dict[str, str]) -> list[dict[str, object]]:
+    return [{"role": "assistant", "content": [*more, {"type": "text", "text": text}]}]
+
+
 BAD = {
     "no object": ("llava-next", 7, Reason.BAD_ROW),
     "no video": ("llava-next", changed("llava-next", video=None), Reason.BAD_ROW),
@@ -147,6 +153,15 @@ BAD = {
     ),
     "no rejected answer": ("ms-swift", changed("ms-swift", rejected_response=None), Reason.BAD_ROW),
     "turns that are no objects": ("ms-swift", changed("ms-swift", messages=["a", "b"]), Reason.BAD_ROW),
+    "no text in a part": ("trl", changed("trl", chosen=said(5)), Reason.BAD_ROW),
+    "two videos in parts": (
+        "trl",
+        changed("trl", prompt=[{"role": "user", "content": [{"type": "video"}] * 2 + [{"type": "text", "text": "q"}]}]),
+        Reason.BAD_ROW,
+    ),
+    "an answer with a picture": ("trl", changed("trl", chosen=said("x", {"type": "image"})), Reason.BAD_ROW),
+    "an empty video": ("llava-next", changed("llava-next", video=" "), Reason.BAD_ROW),
+    "half of a character": ("llava-next", changed("llava-next", chosen="\ud83d"), Reason.BAD_ROW),
     "the wrong role": ("trl", changed("trl", chosen=[{"role": "user", "content": "x"}]), Reason.BAD_ROW),
 }
 
@@ -162,6 +177,24 @@ def test_a_row_that_is_no_pair_is_set_aside_by_its_number(case: str, tmp_path: P
         ("data.jsonl#2", reason),
         ("data.jsonl#3", Reason.BAD_ROW),
     ]
+
+
+@pytest.mark.parametrize("bomb", ['{"id": ' + "1" * 5000 + "}", '{"id": ' + "[" * 200_000], ids=["digits", "depth"])
+def test_json_that_python_will_not_read_is_one_bad_row(bomb: str, tmp_path: Path) -> None:
+    good = json.dumps(DOCUMENTED["trl"][0])
+    (tmp_path / "data.jsonl").write_text(f"{good}\n{bomb}\n{good}\n")
+    rows, rejections = read_rows(tmp_path / "data.jsonl", "trl")
+    assert [row.number for row in rows] == [1, 3]
+    assert [(one.item, one.reason) for one in rejections] == [("data.jsonl#2", Reason.BAD_ROW)]
+    (tmp_path / "list.json").write_text(f"[{bomb}]")
+    with pytest.raises(UserError, match="begins like a JSON list"):
+        read_rows(tmp_path / "list.json", "trl")
+
+
+def test_what_is_said_of_a_row_is_short(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text(json.dumps(changed("llava-next", chosen="", rejected="x" * 100_000)))
+    _, (rejection,) = read_rows(tmp_path / "data.jsonl", "llava-next")
+    assert (rejection.reason, len(rejection.detail) < 500) == (Reason.EMPTY_ANSWER, True)
 
 
 def write_csv(folder: Path, text: str) -> Path:
@@ -181,6 +214,12 @@ def test_a_table_is_read_by_the_names_that_people_give_columns(tmp_path: Path) -
         ("dataset.csv#2", Reason.BAD_ROW),
         ("dataset.csv#3", Reason.BAD_ROW),
     ]
+
+
+def test_a_table_whose_quotes_are_broken_is_refused_with_the_line(tmp_path: Path) -> None:
+    file = write_csv(tmp_path, 'video,question,chosen,rejected\nb.mp4,q,x,y\nb.mp4,q,"x" z,y\n')
+    with pytest.raises(UserError, match=r"dataset\.csv, line 3: no CSV"):
+        read_rows(file, "csv")
 
 
 def test_columns_that_are_not_known_are_listed_with_those_that_are(tmp_path: Path) -> None:
@@ -246,24 +285,59 @@ def test_pairs_are_imported_in_the_place_of_the_judges(project: Path) -> None:
     (pair,) = read_records(project / "data/judged/pairs.jsonl", PreferencePair)
     assert (pair.question, pair.video_id) == ("q", VIDEOS[1].id)
     assert len(read_records(project / "data/judged/rejected.jsonl", Rejection)) == 2
-    assert read_manifest(project / "data/judged").facts["imported_from"] == "dataset.csv"
+    facts = read_manifest(project / "data/judged").facts
+    assert facts["imported_from"] == "dataset.csv"
+    assert facts["sha256"] == hashlib.sha256((project / "dataset.csv").read_bytes()).hexdigest()
     assert read_records(project / "data/queries/queries.jsonl", Query) == []
     assert json.loads((project / "data/queries/decontamination.json").read_text())["status"] == "not checked"
     write_csv(project, "video,question,chosen,rejected\nz.mp4,q3,x,y\n")
     failed = CliRunner().invoke(app, ["pairs", "import", "dataset.csv", "--form", "csv"])
     assert isinstance(failed.exception, UserError)
-    assert "No row of dataset.csv is a pair about a video of the catalog" in str(failed.exception)
+    told = str(failed.exception)
+    assert "No row of dataset.csv is a pair about a video of the catalog. Set aside: 1 video_missing" in told
+    assert "first dataset.csv#1: 'z.mp4' is not in the catalog" in told
+    assert read_records(project / "data/judged/pairs.jsonl", PreferencePair) == [pair], "what was there is kept"
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_pairs_are_exported_with_those_held_out_beside_them(project: Path, form: str) -> None:
-    mixed = Manifest(stage="mix", item="pairs", items_in=5, items_out=5, set_aside={}, seconds=0)
+    mixed = Manifest(stage="mix", item="pairs", items_in=6, items_out=6, set_aside={}, seconds=0)
     publish(project / "data/pairs", {"pairs.jsonl": pairs()[:4], "held_out.jsonl": pairs()[4:]}, mixed)
     done = CliRunner().invoke(app, ["pairs", "export", "out/mine.json", "--form", form])
     assert done.exit_code == 0, done.output
     assert len(read_rows(project / "out/mine.json", form)[0]) == 4
-    assert len(read_rows(project / "out/mine_held_out.json", form)[0]) == 1
+    assert len(read_rows(project / "out/mine_held_out.json", form)[0]) == 2
     if form == "llama-factory":
         told = json.loads((project / "out/dataset_info.json").read_text())
-        assert told["mine"]["file_name"] == "mine.json"
+        assert {name: entry["file_name"] for name, entry in told.items()} == {
+            "mine": "mine.json", "mine_held_out": "mine_held_out.json",
+        }  # fmt: skip
         assert told["mine"]["ranking"] is True
+
+
+def export(*arguments: str) -> str:
+    """What was wrong; empty = nothing."""
+    done = CliRunner().invoke(app, ["pairs", "export", *arguments, "--form", "llama-factory"])
+    assert done.exception is None or isinstance(done.exception, UserError), done.exception
+    return str(done.exception or "")
+
+
+def test_data_sets_that_llama_factory_knows_of_stay_known(project: Path) -> None:
+    mixed = Manifest(stage="mix", item="pairs", items_in=1, items_out=1, set_aside={}, seconds=0)
+    publish(project / "data/pairs", {"pairs.jsonl": pairs()[:1], "held_out.jsonl": []}, mixed)
+    info = project / "dataset_info.json"
+    info.write_text('{"alpaca": {"file_name": "alpaca.json"}}')
+    assert export("mine.json") == ""
+    assert json.loads(info.read_text()).keys() == {"alpaca", "mine"}
+    assert "Give the pairs another name" in export("dataset_info.json")
+    info.write_text("[not json")
+    assert "cannot be read as JSON" in export("mine.json")
+    assert info.read_text() == "[not json"
+
+
+def test_pairs_older_than_the_catalog_are_not_exported(project: Path) -> None:
+    mixed = Manifest(stage="mix", item="pairs", items_in=1, items_out=1, set_aside={}, seconds=0)
+    catalog = Manifest(stage="ingest", item="files", items_in=1, items_out=1, set_aside={}, seconds=0)
+    publish(project / "data/pairs", {"pairs.jsonl": pairs()[:1], "held_out.jsonl": []}, mixed)
+    publish(project / "data/catalog", {"videos.jsonl": VIDEOS[1:]}, catalog)
+    assert "The video of pair 0 in data/pairs is not in data/catalog" in export("mine.json")

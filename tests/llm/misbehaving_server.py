@@ -92,6 +92,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection = True
 
+    def drip(self, duration_s: float) -> None:
+        """Blanks, as some servers send them while they think, so that every single wait is short."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        until_s = time.monotonic() + duration_s
+        while time.monotonic() < until_s:
+            self.wfile.write(b" ")
+            self.wfile.flush()
+            time.sleep(0.05)
+        self.close_connection = True
+
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
@@ -104,6 +117,6 @@ def text_of(body: dict[str, Any]) -> str:
 @contextmanager
 def serving(behave: Callable[[Handler, str, dict[str, Any]], None]) -> Iterator[Server]:
     with Server(behave) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()

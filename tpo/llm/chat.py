@@ -25,8 +25,13 @@ _CHARS_PER_TOKEN = 16  # ours: a server that overlooks the limit of tokens may s
 _JPEG_QUALITY = 90  # ours
 # A refusal is prose where data was asked for. Only how replies begin is looked at: captions may speak of regret.
 _REFUSAL = re.compile(
-    r"(?:i['’]?m |i am )?(?:sorry|unable|afraid)\b|i (?:can['’]?t|cannot|won['’]?t)\b|as an ai\b", re.IGNORECASE
+    r"(?:i['’]?m|i am) (?:very |so )?(?:sorry|unable|afraid)\b|(?:sorry|apologies)(?:[,.!]| (?:but )?i\b)"
+    r"|unable to (?:help|assist|comply|answer|provide)\b|i (?:can['’]?t|cannot|won['’]?t|apologi[sz]e)\b|as an ai\b",
+    re.IGNORECASE,
 )
+# What tokenizers of chat models take for the end of a turn, a picture, … wherever it stands: <|im_end|>, </s>, <image>,
+# <start_of_turn>, <｜User｜>, [INST], [gMASK].
+_SPECIAL_TOKEN = re.compile(r"<(?=[^\s<>]+>|[|｜][^<>]*>)|\[(?=/?\w*[A-Z]{3}\w*\])")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class Picture:
 class ChatRequest:
     """One turn: instructions, and text and pictures in the order in which the model sees them.
 
-    `sample` tells apart requests that are otherwise the same, where several replies are wanted.
+    What a tokenizer could take for a special token has a space put in, wherever in the text it comes from: servers
+    read special tokens in a text as such. `sample` tells apart requests that are otherwise the same, where several
+    replies are wanted.
     """
 
     system: str
@@ -57,9 +64,13 @@ class ChatRequest:
     sample: int = 0
     temperature: float | None = field(default=None)  # none = the model's own setting
 
+    def __post_init__(self) -> None:
+        plain = (_SPECIAL_TOKEN.sub(r"\g<0> ", part) if isinstance(part, str) else part for part in self.parts)
+        object.__setattr__(self, "parts", tuple(plain))
+
     @property
     def prompt_id(self) -> str:
-        """Content id of what the model is asked: text as it is, pictures by their bytes."""
+        """Content id of what the model is asked: text as it is sent, pictures by their bytes."""
         parts = [part if isinstance(part, str) else part.jpeg.hex() for part in self.parts]
         return content_id(self.system, parts)
 

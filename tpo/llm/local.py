@@ -1,6 +1,5 @@
 """A text or image-text model loaded here by transformers: captions, questions and verdicts without any server."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
@@ -139,24 +138,16 @@ class Local:
         if not self._sees:
             if any(isinstance(part, Picture) for part in request.parts):
                 raise UserError(f"{self._params.checkpoint} sees no pictures: captions need an image-text model.")
-            text = "\n".join(self._plain(part) for part in request.parts if isinstance(part, str))
+            text = "\n".join(part for part in request.parts if isinstance(part, str))
             return [{"role": "system", "content": request.system}, {"role": "user", "content": text}]
         content: list[dict[str, Any]] = [
-            {"type": "text", "text": self._plain(part)}
+            {"type": "text", "text": part}
             if isinstance(part, str)
             else {"type": "image", "image": Image.open(BytesIO(part.jpeg)).convert("RGB")}
             for part in request.parts
         ]
         system = {"role": "system", "content": [{"type": "text", "text": request.system}]}
         return [system, {"role": "user", "content": content}]
-
-    def _plain(self, text: str) -> str:
-        """Text without special tokens: a space behind the first character makes any of them plain words."""
-        special = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
-        if not special:
-            return text
-        pattern = "|".join(re.escape(token) for token in special)
-        return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def _source(params: LocalParams) -> dict[str, Any]:

@@ -44,16 +44,22 @@ def read(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row | Ba
             for number, cells in enumerate(table, start=1):
                 yield number, _row(number, cells, ours)
         except csv.Error as error:
-            raise UserError(f"{path}, line {table.line_num}: no CSV: {error}") from error
+            # Where a row ends is told by its quotes, so nothing behind this one can be relied on.
+            raise UserError(
+                f"{path}, line {table.reader.line_num}: no CSV: {error}. Expected a cell with quotes in it to be "
+                "quoted as a whole, and those quotes to be doubled. Mend that line."
+            ) from error
 
 
 def write(rows: Sequence[Row]) -> str:
-    """A header and one record for each row, quoted where needed."""
+    """A header and one record for each row, quoted where needed, with the line ends of RFC 4180."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # with "\n" alone it leaves a "\r" in a cell unquoted
     names = ("video", "question", "chosen", "rejected", "granularity", "question_type")
     writer.writerow(names)
-    writer.writerows([plain(getattr(row, name) or "") for name in names] for row in rows)
+    for row in rows:
+        texts = map(plain, (row.question, row.chosen, row.rejected))
+        writer.writerow((row.video, *texts, row.granularity, row.question_type))
     return text.getvalue()
 
 

@@ -20,6 +20,7 @@ from tpo.curation.formats.rows import BadRowError, Row, plain, without_placehold
 from tpo.errors import UserError
 
 Fields = dict[str, Any]
+_NO_JSON = (ValueError, RecursionError)  # also numbers of too many digits, and lists too deep in lists
 
 
 class JsonForm(NamedTuple):
@@ -100,8 +101,9 @@ def _from_trl(record: Mapping[str, Any]) -> Fields:
         said = _list(record, name)
         if [turn.get("role") for turn in said] != ["assistant"]:
             raise BadRowError(f"{len(said)} turns in {name}; expected one of the assistant")
-        answers[name] = _content(said[0])
-    return {"video": _only_video(record), "question": without_placeholder(_content(turns[0])), **answers}
+        answers[name] = _content(said[0], most_media=0)
+    question = without_placeholder(_content(turns[0], most_media=1))
+    return {"video": _only_video(record), "question": question, **answers}
 
 
 def _to_trl(row: Row) -> Fields:
@@ -139,7 +141,7 @@ def read(path: Path, form: JsonForm) -> Iterator[tuple[int, Row | BadRowError]]:
             yield number, Row.model_validate(form.from_record(record) | kept | {"number": number})
         except BadRowError as error:
             yield number, error
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             yield number, BadRowError(" ".join(str(error).split())[:200])
 
 
@@ -158,7 +160,7 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
     if text.lstrip().startswith("["):
         try:
             yield from enumerate(json.loads(text), start=1)
-        except json.JSONDecodeError as error:
+        except _NO_JSON as error:
             raise UserError(f"{path} begins like a JSON list and is none: {error}") from error
         return
     # Not splitlines(): JSON may hold other line separators as they are.
@@ -166,7 +168,7 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except json.JSONDecodeError as error:
+            except _NO_JSON as error:
                 yield number, BadRowError(f"no JSON: {error}")
 
 
@@ -199,9 +201,12 @@ def _only_video(record: Mapping[str, Any]) -> str:
     return videos[0]
 
 
-def _content(turn: Mapping[str, Any]) -> str:
-    """Text of a message, given as it is or in parts."""
+def _content(turn: Mapping[str, Any], most_media: int) -> str:
+    """Text of a message, given as it is or in parts, of which so many may be something else than text."""
     value = turn.get("content")
-    if isinstance(value, list):
-        return "".join(part.get("text") or "" for part in value if part.get("type") == "text")
-    return _text(turn, "content")
+    if not isinstance(value, list):
+        return _text(turn, "content")
+    texts = [part for part in value if part.get("type") == "text"]
+    if len(value) - len(texts) > most_media:
+        raise BadRowError(f"{len(value) - len(texts)} parts of a message are no text; expected {most_media} at most")
+    return "".join(_text(part, "text") for part in texts)

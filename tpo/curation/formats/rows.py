@@ -54,12 +54,22 @@ def checked(row: Row) -> Row:
     """The row, if it can be trained on.
 
     Raises:
-        BadRowError: a text is empty, or both answers are the same.
+        BadRowError: a text is empty or no Unicode, or both answers are the same.
     """
-    if not row.question.strip():
-        raise BadRowError("the question is empty")
+    for name in ("video", "question", "chosen", "rejected"):
+        _check_unicode(name, getattr(row, name))
+    if not row.video.strip() or not row.question.strip():
+        raise BadRowError(f"video {row.video[:80]!r}, question {row.question[:80]!r}: one of them is empty")
     if not row.chosen.strip() or not row.rejected.strip():
-        raise BadRowError(f"chosen {row.chosen!r}, rejected {row.rejected!r}", Reason.EMPTY_ANSWER)
+        raise BadRowError(f"chosen {row.chosen[:80]!r}, rejected {row.rejected[:80]!r}", Reason.EMPTY_ANSWER)
     if row.chosen.strip() == row.rejected.strip():
         raise BadRowError(f"both answers are {row.chosen[:200]!r}", Reason.IDENTICAL_ANSWERS)
     return row
+
+
+def _check_unicode(name: str, text: str) -> None:
+    # JSON may spell half of a character ("\\ud800"). No file in UTF-8 can hold that.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRowError(f"{name} is no Unicode text: {error}") from error
