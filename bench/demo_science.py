@@ -33,7 +33,7 @@ from tpo.models import VideoLMM, load_model
 from tpo.params import Params, TrainParams, load_params
 from tpo.records import Granularity, Item, PreferencePair, Rejection, Video
 from tpo.replies import ReplyCache
-from tpo.training.trainer import train_on_pairs
+from tpo.training.run import train_on_pairs
 from tpo.video.catalog import drop_same_bytes, find_videos
 from tpo.video.decode import VideoFolder, decode
 from tpo.video.probe import Prober

@@ -1,4 +1,4 @@
-"""What models have said, kept on this machine for all stages and later runs: nothing is paid for twice."""
+"""What models have said and scored, kept on this machine for all stages and later runs: nothing is paid for twice."""
 
 import functools
 

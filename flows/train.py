@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import task
 
 from flows.frames import video_folder
+from flows.replies import replies
 from flows.stage import CATALOG, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
 from tpo.models import VideoLMM
@@ -12,7 +13,7 @@ from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_stage
 from tpo.store import digest, read_manifest, read_records, write_atomic
-from tpo.training.trainer import history_csv, train_on_pairs
+from tpo.training.run import history_csv, train_on_pairs
 
 CURVES = REPORTS / "training" / "curves.csv"
 
@@ -25,7 +26,9 @@ def train_model(work_dir: Path) -> tuple[VideoLMM, list[dict[str, float]]]:
     videos = {video.id: video for video in read_records(CATALOG / "videos.jsonl", Video)}
     folder = video_folder(params.data.videos, params.runtime)
     in_order = params.mix.order == "easy_to_hard"
-    return train_on_pairs(pairs, videos, folder, params.model, params.train, work_dir, in_order=in_order)
+    return train_on_pairs(
+        pairs, videos, folder, params.model, params.train, work_dir, in_order=in_order, replies=replies()
+    )
 
 
 @stage_flow("train")

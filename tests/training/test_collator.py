@@ -22,7 +22,9 @@ def prompt_of(world, model: VideoLMM, number: int) -> list[int]:
 
 
 def test_a_pair_becomes_its_number(world, model: VideoLMM) -> None:
-    assert list(number_pairs(world.pairs, model)) == [{"pair": number} for number in range(6)]
+    assert list(number_pairs(world.pairs, model)) == [{"pair": number, "counts": 1} for number in range(6)]
+    held_out = number_pairs(world.pairs[:2], model, first=6, num_repeats=3)
+    assert list(held_out) == [{"pair": p, "counts": c} for p, c in [(6, 1), (7, 1), (6, 0), (7, 0), (6, 0)]]
 
 
 def test_a_batch_is_all_chosen_rows_then_all_rejected_rows(world, model: VideoLMM) -> None:

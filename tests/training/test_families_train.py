@@ -8,7 +8,7 @@ from tiny import FAMILIES, load, params, save_tiny
 
 from tpo.params import LoraParams
 from tpo.training.collator import VideoPairCollator, number_pairs
-from tpo.training.trainer import train_on_pairs
+from tpo.training.run import train_on_pairs
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -17,14 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
-from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
 from tpo.params import LoraParams, ModelParams, TrainParams
 from tpo.records import PreferencePair
 from tpo.training.collator import VideoPairCollator, number_pairs
-from tpo.training.trainer import VideoDPOTrainer, dpo_config, history_csv, train_on_pairs
-from tpo.video.decode import VideoFolder
-from tpo.video.measure import file_sha256
+from tpo.training.run import history_csv, train_on_pairs, video_dpo_config
+from tpo.training.trainer import VideoDPOTrainer
 
 LORA = LoraParams(r=4, alpha=8)
 
@@ -74,11 +72,11 @@ def steps_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
 @pytest.mark.parametrize("changes", [{}, {"beta": 0.7, "sft_alpha": 2.0}, {"sft_alpha": 0.0}, {"dpo_weight": 0.0}])
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_the_loss_of_a_pair_is_dpo_plus_alpha_sft(world, tmp_path: Path, noise: float, changes: dict) -> None:
-    params = changed(world.params, **changes)
+    params = changed(world.params, sharing="none", **changes)
     policy, reference = shaken(world, noise), load(world)
     rows = number_pairs(world.pairs, policy)
     trainer = VideoDPOTrainer(
-        model=policy.model, ref_model=load(world).model, args=dpo_config(params, tmp_path, "cpu", in_order=False),
+        policy, ref_model=load(world).model, args=video_dpo_config(params, tmp_path, "cpu"),
         train_dataset=rows, data_collator=VideoPairCollator(world.pairs, world.videos, world.folder, policy),
         processing_class=policy.tokenizer,
     )  # fmt: skip
@@ -187,7 +185,7 @@ def start_in_child(world, params: TrainParams, work_dir: Path, folder: Path) -> 
     program = (
         "import json, sys; from pathlib import Path\n"
         "from tpo.params import ModelParams, TrainParams; from tpo.records import PreferencePair, Video\n"
-        "from tpo.training.trainer import train_on_pairs; from tpo.video.decode import VideoFolder\n"
+        "from tpo.training.run import train_on_pairs; from tpo.video.decode import VideoFolder\n"
         "world, root, work = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), Path(sys.argv[3])\n"
         "videos = [Video.model_validate(v) for v in world['videos']]\n"
         "train_on_pairs([PreferencePair.model_validate(p) for p in world['pairs']], {v.id: v for v in videos},\n"
@@ -225,39 +223,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_end(world, tmp_pat
     whole, whole_history = train_on_pairs(
         world.pairs, world.videos, world.folder, world.base, params, tmp_path / "uninterrupted"
     )
-    losses, whole_losses = ([entry["loss"] for entry in steps_of(h)] for h in (history, whole_history))
-    assert losses == pytest.approx(whole_losses, abs=1e-3)
-    for pair in world.pairs:
-        assert margin(world, tuned, pair) == pytest.approx(margin(world, whole, pair), abs=1e-2)
-
-
-@pytest.mark.parametrize("lora", [None, LORA])
-def test_a_run_that_an_error_stopped_goes_on_with_the_weights_it_had(world, tmp_path: Path, lora) -> None:
-    params = changed(world.params, save_every_steps=1, lora=lora and lora.model_dump())
-    # A video for each pair, so that a missing one stops the run when its pair's turn comes.
-    videos, pairs = {}, []
-    for number, pair in enumerate(world.pairs):
-        path = tmp_path / f"v{number}.mp4"
-        content = (world.folder.root / world.videos[pair.video_id].path).read_bytes()
-        path.write_bytes(content + b"\0\0\0\x09free" + bytes([number]))  # the same video, other bytes
-        video = world.videos[pair.video_id].model_copy(update={"id": file_sha256(path), "path": path.name})
-        videos[video.id] = video
-        view = pair.view.model_copy(update={"video_id": video.id})
-        pairs.append(pair.model_copy(update={"video_id": video.id, "view": view}))
-    folder = VideoFolder(tmp_path, tmp_path / ".frames")
-    whole, whole_history = train_on_pairs(pairs, videos, folder, world.base, params, tmp_path / "whole")
-    (tmp_path / "v1.mp4").rename(tmp_path / "away.mp4")
-    with pytest.raises(UserError, match="The video of pair pair1 can no longer be decoded"):
-        train_on_pairs(pairs, videos, folder, world.base, params, tmp_path / "work")
-    (reached,) = [int(folder.name.split("-")[1]) for folder in (tmp_path / "work").glob("checkpoint-*")]
-    assert 1 < reached < 6
-    (tmp_path / "away.mp4").rename(tmp_path / "v1.mp4")
-    tuned, history = train_on_pairs(pairs, videos, folder, world.base, params, tmp_path / "work")
-    losses, whole_losses = ([entry["loss"] for entry in steps_of(h)] for h in (history, whole_history))
-    assert losses == pytest.approx(whole_losses, abs=1e-4)
+    assert steps_of(history) == steps_of(whole_history)
     expected = whole.model.state_dict()
-    for name, weights in tuned.model.state_dict().items():
-        torch.testing.assert_close(weights, expected[name], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(weights, expected[name]) for name, weights in tuned.model.state_dict().items())
 
 
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(world, tmp_path: Path) -> None:

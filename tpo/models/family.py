@@ -78,11 +78,11 @@ class Family(ABC):
         """How many placeholder tokens a video of so many frames takes at least, whatever the size of its frames."""
 
     @abstractmethod
-    def encode(self, model: Any, video: VideoInput) -> Any:
+    def encode(self, model: Any, video: VideoInput) -> list[torch.Tensor]:
         """The vision tower's output for one video: what stays the same while projector and decoder are trained."""
 
     @abstractmethod
-    def project(self, model: Any, encoded: Any) -> BaseModelOutputWithPooling:
+    def project(self, model: Any, encoded: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
         """From the tower's output to features in the form in which the model takes them from outside."""
 
     @abstractmethod

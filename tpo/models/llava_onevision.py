@@ -104,19 +104,19 @@ class LlavaOnevision(Family):
             duration_s=frames.duration_s,
         )
 
-    def encode(self, model: Any, video: VideoInput) -> torch.Tensor:
-        """[n, side², width of the tower]; a class token is dropped."""
+    def encode(self, model: Any, video: VideoInput) -> list[torch.Tensor]:
+        """One of [n, side², width of the tower]; a class token is dropped."""
         layer, tower = self.config.vision_feature_layer, model.model.vision_tower
         chunks = [
             tower(part.to(tower.device, tower.dtype), output_hidden_states=True).hidden_states[layer]
             for part in video.pixels.split(_FRAMES_AT_ONCE)
         ]
         encoded = torch.cat(chunks)
-        return encoded[:, 1:] if self.config.vision_feature_select_strategy == "default" else encoded
+        return [encoded[:, 1:] if self.config.vision_feature_select_strategy == "default" else encoded]
 
-    def project(self, model: Any, encoded: torch.Tensor) -> BaseModelOutputWithPooling:
+    def project(self, model: Any, encoded: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
         pool, newline = self.layout
-        grid = pool_frames(model.model.multi_modal_projector(encoded), pool)
+        grid = pool_frames(model.model.multi_modal_projector(encoded[0]), pool)
         return BaseModelOutputWithPooling(pooler_output=add_newlines(grid, model.model.image_newline, newline)[None])
 
     def positions(self, ids: Sequence[int], video: VideoInput) -> torch.Tensor:  # noqa: ARG002

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from tpo.errors import UserError
 from tpo.models.family import Family, VideoInput
@@ -146,15 +147,18 @@ class QwenVL(Family):
         steps, rows, columns = video.grid
         return torch.tensor([[steps, rows * self.merge, columns * self.merge]])
 
-    def encode(self, model: Any, video: VideoInput) -> BaseModelOutputWithPooling:
+    def encode(self, model: Any, video: VideoInput) -> list[torch.Tensor]:
+        """[features, width of the decoder]; of Qwen3-VL, as many again for each of the first layers of the decoder."""
         tower = model.model.visual
-        output: BaseModelOutputWithPooling = model.model.get_video_features(
+        output = model.model.get_video_features(
             video.pixels.to(tower.device), self.tower_grid(video).to(tower.device), return_dict=True
         )
-        return output
+        return [*output.pooler_output, *(of_layer[0] for of_layer in getattr(output, "deepstack_features", ()))]
 
-    def project(self, model: Any, encoded: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:  # noqa: ARG002
-        return encoded
+    def project(self, model: Any, encoded: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:  # noqa: ARG002
+        features: Any = (encoded[0],)  # one for each video, whatever the class says
+        of_layers: Any = [(one,) for one in encoded[1:]]
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=features, deepstack_features=of_layers)
 
     def forward_inputs(self, videos: Sequence[VideoInput]) -> dict[str, torch.Tensor]:
         return {

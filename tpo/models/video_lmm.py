@@ -83,7 +83,7 @@ class VideoLMM:
         """Frames as the model takes them. Preparing them once serves any number of questions."""
         return self.family.prepare(frames)
 
-    def encode_video(self, video: VideoInput) -> Any:
+    def encode_video(self, video: VideoInput) -> list[torch.Tensor]:
         """The vision tower's output, the same for every question; `Family.project` makes features of it."""
         return self.family.encode(self.bare, video)
 
@@ -208,15 +208,17 @@ class VideoLMM:
             text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
             row.answers.append(Generated(text, len(said), end in ids))
 
-    def _encode_once(self, video: VideoInput, keys: Sequence[str], encoded: dict[str, torch.Tensor]) -> Any:
+    def _encode_once(
+        self, video: VideoInput, keys: Sequence[str], encoded: dict[str, torch.Tensor]
+    ) -> list[torch.Tensor]:
         """The tower's output, of frames that were seen before taken from `encoded`, where the others are put."""
         if not (keys and self.family.frames_apart):
             return self.encode_video(video)
         new = [number for number, key in enumerate(keys) if key not in encoded]
         if new:
-            features = self.encode_video(replace(video, pixels=video.pixels[new]))
+            (features,) = self.encode_video(replace(video, pixels=video.pixels[new]))
             encoded.update({keys[number]: one for number, one in zip(new, features, strict=True)})
-        output = torch.stack([encoded[key] for key in keys])
+        output = [torch.stack([encoded[key] for key in keys])]
         for oldest in list(encoded)[:-_KEPT_FRAMES]:
             del encoded[oldest]
         return output
@@ -272,7 +274,9 @@ class VideoLMM:
         if (self.folder / ORIGIN).is_dir():
             shutil.copytree(self.folder / ORIGIN, out / ORIGIN)
 
-    def _run_prefix(self, video: VideoInput, prompts: Sequence[list[int]], encoded: Any) -> VideoPrefix:
+    def _run_prefix(
+        self, video: VideoInput, prompts: Sequence[list[int]], encoded: Sequence[torch.Tensor]
+    ) -> VideoPrefix:
         shared = prompts[0][: common_prefix(prompts)]
         features = self.family.project(self.bare, encoded)
         return VideoPrefix(self.bare, self.family, video, features, shared)

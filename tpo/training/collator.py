@@ -1,4 +1,4 @@
-"""From preference pairs to the batches that the trainer takes: frames are decoded and prompts written when needed."""
+"""TRL's own batches, two rows for each pair with the pixels in both: what shared rows are checked against."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,12 @@ from tpo.video.decode import DecodeError, VideoFolder
 _KEPT_VIDEOS = 256
 
 
-def number_pairs(pairs: Sequence[PreferencePair], model: VideoLMM) -> Dataset:
-    """One row per pair: its number, from which the collator makes everything else.
+def number_pairs(pairs: Sequence[PreferencePair], model: VideoLMM, first: int = 0, num_repeats: int = 0) -> Dataset:
+    """One row per pair: its number, from which collators make everything else, and that it counts.
+
+    Args:
+        first: the first pair's number.
+        num_repeats: rows behind them that do not count, for processes that would have no pair otherwise.
 
     Raises:
         UserError: an answer is empty or both are the same, which would train on nothing; names the pair.
@@ -31,7 +35,12 @@ def number_pairs(pairs: Sequence[PreferencePair], model: VideoLMM) -> Dataset:
                 f"Pair {pair.id} cannot be trained on: chosen {pair.chosen!r}, rejected {pair.rejected!r}. "
                 "Answers must be non-empty and different; run `dvc repro validate` to see what else is wrong."
             )
-    return Dataset.from_list([{"pair": number} for number in range(len(pairs))])
+    return Dataset.from_list(
+        [
+            {"pair": first + place % len(pairs), "counts": int(place < len(pairs))}
+            for place in range(len(pairs) + num_repeats)
+        ]
+    )
 
 
 class VideoPairCollator:

@@ -1,32 +1,317 @@
-"""DPO + α·SFT on full video and question, by TRL's trainer with our collator (arXiv 2501.13919, equations 2 to 4)."""
+"""TRL's DPO for video: every TRL loss, with the video through tower and decoder once for all answers about it.
 
-import csv
-import io
-import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+TRL has no video input (huggingface/trl#4002), and would run a video eight times for each pair: two rows times forward,
+recomputation, backward and reference. Here the pairs of one view are one row (`tpo.training.rows`), reference
+log-probabilities are known beforehand (`tpo.training.reference`), and TRL's loss gets log-probabilities of answers.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from accelerate.utils import DistributedType
 from peft import PeftModel
-from transformers import PrinterCallback, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Sampler
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
-from tpo.models import VideoLMM, load_model
-from tpo.params import ModelParams, TrainParams
-from tpo.progress import progress
-from tpo.records import PreferencePair, Video
-from tpo.training.collator import VideoPairCollator, number_pairs
-from tpo.video.decode import VideoFolder
+from tpo.errors import UserError
+from tpo.models import VideoLMM
+from tpo.params import Sharing
+from tpo.training.branches import branching, check_can_branch
+from tpo.training.metrics import PairMeans
+from tpo.training.reference import TokenScores
+from tpo.training.rows import PairRows, Row
+from tpo.training.sampler import VideoGroupedSampler
+from tpo.training.scoring import add_row_scoring
+from tpo.video.decode import DecodeError
+
+_PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+
+
+@dataclass
+class VideoDPOConfig(DPOConfig):
+    """TRL's settings and ours.
+
+    Attributes:
+        sharing: what runs a video's prefix once: all pairs of the "video" in a micro-batch, each "pair" by itself, or
+            "none", which is TRL's own way, two rows for each pair with the reference in every step.
+        sft_alpha: weight of the SFT term beside TRL's losses: each chosen answer's mean over its tokens, then the mean
+            over the pairs of the optimizer step. TRL's own "sft" loss is a mean over a micro-batch's tokens, and
+            changes with how pairs are split into micro-batches.
+        pairs_per_video: at most so many pairs of one video come together.
+    """
+
+    sharing: Sharing = field(default="video")
+    sft_alpha: float = field(default=0.0)
+    pairs_per_video: int = field(default=4)
 
 
 class VideoDPOTrainer(DPOTrainer):
-    """TRL's DPO over rows that are tokenized already; TRL itself has no video input (huggingface/trl#4002)."""
+    """Takes numbered pairs (`number_pairs`) and, unless nothing is shared, `PairRows` to make rows of them."""
+
+    args: VideoDPOConfig
+    model: Any
+    optimizer: Any
+
+    def __init__(self, policy: VideoLMM, *args: Any, rows: PairRows | None = None, **kwargs: Any) -> None:
+        """`rows` holds the training pairs first, by their numbers, then those held out.
+
+        Raises:
+            UserError: the decoder cannot share a prefix, or context parallelism was asked for.
+        """
+        self._rows = rows
+        self._reference: Mapping[int, TokenScores] = {}
+        self._means = {"train": PairMeans(), "eval": PairMeans()}
+        if rows is not None:
+            try:
+                check_can_branch(policy.model.config)
+            except ValueError as error:
+                raise UserError(f"{error} Set train.sharing to none.") from error
+            add_row_scoring(policy.bare, policy.family)
+        super().__init__(policy.model, *args, **kwargs)
+        if rows is not None and self.get_cp_size() * self.get_sp_size() > 1:
+            raise UserError(
+                "Context parallelism cuts a row into parts of equal length and lets each attend causally to all before "
+                "it, so that an answer would see the others. Set train.sharing to none, or its size to 1."
+            )
+
+    def use_reference(self, scores: Mapping[int, TokenScores]) -> None:
+        """Log-probabilities under the reference model of the answers of every pair, by its number."""
+        self._reference = scores
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with self._branching():
+            return super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self._branching():
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward for each row of a micro-batch in its turn, so that one video at a time takes memory.
+
+        Rows add up to the mean over all pairs of the optimizer step, be they in one process or in several.
+        """
+        if self._rows is None:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+            return loss
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()
+        groups = self._equally_many(self._counted_groups(inputs))
+        total = torch.zeros((), device=self.args.device)
+        for place, (numbers, num_counted) in enumerate(groups):
+            with self._synchronizing(model, last=place == len(groups) - 1), self.maybe_activation_offload_context:
+                with self.compute_loss_context_manager():
+                    mean = self._row_loss(model, numbers, counts=num_counted > 0)
+                # Gradients are averaged over the processes afterwards.
+                share = mean * (num_counted * self.accelerator.num_processes / num_items_in_batch)
+                deepspeed = self.accelerator.distributed_type is DistributedType.DEEPSPEED
+                self.accelerator.backward(share, **({"scale_wrt_gas": False} if deepspeed else {}))
+            total += share.detach()
+        return total
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean over the pairs of a batch; of whole batches in evaluation, since training goes row by row."""
+        if self._rows is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        groups = self._counted_groups(inputs)
+        losses = [self._row_loss(model, numbers, counts=count > 0) * count for numbers, count in groups]
+        return torch.stack(losses).sum() / max(1, sum(count for _, count in groups))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        prefix = "" if self.model.training else "eval_"
+        logs.update({f"{prefix}{name}": mean for name, mean in self._means[self._mode].take().items()})
+        super().log(logs, start_time)
+
+    def _row_loss(self, model: Any, numbers: Sequence[int], *, counts: bool) -> torch.Tensor:
+        """TRL's losses and the SFT term for pairs of one view: the mean over them."""
+        assert self._rows is not None
+        try:
+            row, encoded = self._rows.row(numbers, self.args.device)
+        except DecodeError as error:
+            raise UserError(
+                f"The video of {self._named(numbers)} can no longer be decoded: {error}. Put it back and run again: "
+                "training goes on from its last checkpoint. If it is gone or another, `dvc repro` ingests again."
+            ) from error
+        scores = model(row=row, encoded=encoded)
+        if not torch.isfinite(scores.log_probs).all():
+            raise UserError(
+                f"The log-probabilities of {self._named(numbers)} are not finite any more, at step "
+                f"{self.state.global_step}. Lower train.learning_rate, or look at these pairs: `tpo show ID`."
+            )
+        preference, trl_metrics = self._trl_loss(scores, row, [self._reference[number] for number in numbers])
+        chosen = scores.log_probs.split(row.lengths)[: row.num_pairs]
+        sft = -torch.stack([answer.mean() for answer in chosen]).mean()
+        loss: torch.Tensor = preference + self.args.sft_alpha * sft
+        if counts:
+            terms = {"loss/preference": preference.item(), "loss/sft": sft.item(), **trl_metrics}
+            if not self.model.training:
+                terms["loss"] = loss.item()  # over pairs, where the library's is over batches
+            self._means[self._mode].add(terms, len(numbers))
+            self._add_pair_metrics(numbers, scores.log_probs.detach().split(row.lengths))
+        return loss
+
+    def _trl_loss(
+        self, scores: Any, row: Row, reference: Sequence[TokenScores]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """TRL's own loss and metrics, from what it would have got from a model: answers behind one token each."""
+
+        def laid_out(values: torch.Tensor) -> torch.Tensor:
+            return pad_sequence(list(values.split(row.lengths)), batch_first=True)
+
+        table = FusedCausalLMOutput(**{name: laid_out(getattr(scores, name)) for name in _PER_TOKEN})
+        is_answer = torch.nn.functional.pad(laid_out(torch.ones_like(row.answers)), (1, 0))
+        chosen, rejected = zip(*[self._reference_sums(one) for one in reference], strict=True)
+        inputs = {
+            "input_ids": torch.zeros_like(is_answer),
+            "completion_mask": is_answer,
+            "attention_mask": torch.ones_like(row.ids),
+            "ref_chosen_logps": torch.tensor(chosen, device=row.ids.device, dtype=scores.log_probs.dtype),
+            "ref_rejected_logps": torch.tensor(rejected, device=row.ids.device, dtype=scores.log_probs.dtype),
+        }
+        mode = self._mode
+        everyone, self.accelerator = self.accelerator, _OneProcess(self.accelerator)
+        usual, self._metrics[mode] = self._metrics[mode], defaultdict(list)
+        precomputed, self.precompute_ref_logps = self.precompute_ref_logps, True
+        try:
+            loss = super()._compute_loss(lambda **_: table, inputs, return_outputs=False)  # type: ignore[no-untyped-call]
+            metrics = {name: values[-1] for name, values in self._metrics[mode].items() if name != "num_tokens"}
+        finally:
+            self.accelerator, self._metrics[mode], self.precompute_ref_logps = everyone, usual, precomputed
+        return loss, metrics
+
+    def _reference_sums(self, scores: TokenScores) -> tuple[float, float]:
+        """As TRL sums: tokens beyond the shorter answer's end weigh `ld_alpha`, if it is set."""
+        beyond = 1.0 if self.ld_alpha is None else self.ld_alpha
+        shared = min(len(scores.chosen), len(scores.rejected))
+        chosen, rejected = (sum(one[:shared]) + beyond * sum(one[shared:]) for one in (scores.chosen, scores.rejected))
+        return chosen, rejected
+
+    def _add_pair_metrics(self, numbers: Sequence[int], answers: Sequence[torch.Tensor]) -> None:
+        """How far log-probabilities drifted from the reference, and lengths: over all pairs and by granularity."""
+        assert self._rows is not None
+        means = self._means[self._mode]
+        sums = torch.stack([answer.sum() for answer in answers]).tolist()
+        for place, number in enumerate(numbers):
+            reference, other = self._reference[number], place + len(numbers)
+            chosen = sums[place] - sum(reference.chosen)
+            rejected = sums[other] - sum(reference.rejected)
+            values = {
+                "drift/chosen": chosen,
+                "drift/rejected": rejected,
+                "margins": self.beta * (chosen - rejected),
+                "accuracies": float(chosen > rejected),
+                "tokens/chosen": len(answers[place]),
+                "tokens/rejected": len(answers[other]),
+            }
+            means.add({name: value for name, value in values.items() if "/" in name}, 1)
+            granularity = self._rows.pairs[number].granularity
+            means.add({f"{granularity}/{name}": value for name, value in values.items()}, 1)
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    def _named(self, numbers: Sequence[int]) -> str:
+        assert self._rows is not None
+        return ("pair " if len(numbers) == 1 else "pairs ") + " and ".join(
+            self._rows.pairs[number].id for number in numbers
+        )
+
+    def _counted_groups(self, inputs: Mapping[str, torch.Tensor]) -> list[tuple[list[int], int]]:
+        """The pairs of each row of a batch, and how many of them count: all, or none if the batch has no other."""
+        assert self._rows is not None
+        numbers, counts = inputs["pair"].tolist(), inputs["counts"].tolist()
+        counted = [number for number, count in zip(numbers, counts, strict=True) if count]
+        if not counted:
+            return [(numbers[:1], 0)]
+        return [(group, len(group)) for group in self._rows.groups(counted)]
+
+    def _equally_many(self, groups: list[tuple[list[int], int]]) -> list[tuple[list[int], int]]:
+        """As many rows in every process: a forward is done together where weights are sharded."""
+        if self.accelerator.num_processes == 1:
+            return groups
+        most = int(self.accelerator.gather(torch.tensor([len(groups)], device=self.args.device)).max())
+        return groups + [(groups[-1][0], 0)] * (most - len(groups))
+
+    @contextmanager
+    def _synchronizing(self, model: Any, *, last: bool) -> Iterator[None]:
+        """Gradients are exchanged with the last row only, and only where the trainer wants it after the micro-batch."""
+        state = self.accelerator.gradient_state
+        wanted = state.sync_gradients
+        if last or not wanted or self.accelerator.num_processes == 1:
+            yield
+            return
+        state._set_sync_gradients(False)  # noqa: SLF001, FBT003 as the library's own training loop does
+        alone = (
+            nullcontext()
+            if self.accelerator.distributed_type is DistributedType.DEEPSPEED
+            else self.accelerator.no_sync(model)
+        )
+        try:
+            with alone:
+                yield
+        finally:
+            state._set_sync_gradients(wanted)  # noqa: SLF001
+
+    def _branching(self) -> Any:
+        return nullcontext() if self._rows is None else branching(self.accelerator.unwrap_model(self.model))
+
+    # What TRL and transformers do otherwise with data that they tokenize, count and shuffle themselves.
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Pairs of an optimizer step, over all processes."""
+        if self._rows is None:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        own = torch.stack([batch["counts"].sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(own).sum()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self._rows is None:
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        return self._sampler(
+            self.train_dataset,
+            self.args.per_device_train_batch_size,
+            in_order=self.args.train_sampling_strategy == "sequential",
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        if self._rows is None:
+            sampler: Sampler[int] | None = super()._get_eval_sampler(eval_dataset)
+            return sampler
+        return self._sampler(eval_dataset, self.args.per_device_eval_batch_size, in_order=True)
+
+    def _sampler(self, numbered: Any, batch_size: int, *, in_order: bool) -> VideoGroupedSampler:
+        assert self._rows is not None
+        return VideoGroupedSampler(
+            [self._rows.pairs[row["pair"]].view for row in numbered if row["counts"]],
+            batch_size=batch_size,
+            batches_per_step=self.args.gradient_accumulation_steps * self.accelerator.num_processes,
+            pairs_per_video=self.args.pairs_per_video,
+            num_processes=self.accelerator.num_processes,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            in_order=in_order,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Full weights by the model's own loader: files have other names for them than the model has in memory.
@@ -41,120 +326,16 @@ class VideoDPOTrainer(DPOTrainer):
         policy.load_state_dict(saved.state_dict())
 
 
-class Progress(TrainerCallback):
-    """One bar over the steps, in place of transformers' bar with a printed dictionary for each of them."""
+class _OneProcess:
+    """An accelerator that gathers nothing: rows differ in how many pairs they hold, and means come together later."""
 
-    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
-        self._bar = progress(state.max_steps, "train", "steps", done=state.global_step)
+    def __init__(self, everyone: Any) -> None:
+        self._everyone = everyone
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._bar.update()
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        return values
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        self._bar.close()
+    gather_for_metrics = gather
 
-
-def dpo_config(params: TrainParams, output_dir: Path, device: str, *, in_order: bool) -> DPOConfig:
-    """TRL's settings for ours. The SFT term is TRL's: a token mean over the micro-batch's chosen answers."""
-    return DPOConfig(
-        output_dir=str(output_dir),
-        beta=params.beta,
-        loss_type=["sigmoid", "sft"],
-        loss_weights=[params.dpo_weight, params.sft_alpha],
-        learning_rate=params.learning_rate,
-        num_train_epochs=params.num_epochs,
-        per_device_train_batch_size=params.pairs_per_device,
-        gradient_accumulation_steps=params.pairs_per_step // params.pairs_per_device,
-        lr_scheduler_type="cosine",
-        warmup_steps=params.warmup_ratio,
-        weight_decay=0.0,
-        max_length=None,  # a multimodal prompt is never truncated
-        gradient_checkpointing=device != "cpu",
-        bf16=device != "cpu",
-        use_cpu=device == "cpu",
-        remove_unused_columns=False,
-        dataloader_pin_memory=device != "cpu",
-        logging_steps=1,
-        save_steps=params.save_every_steps,
-        save_total_limit=1,
-        seed=params.seed,
-        train_sampling_strategy="sequential" if in_order else "random",
-        report_to=[],
-        disable_tqdm=True,  # `Progress` shows it
-    )
-
-
-def train_on_pairs(
-    pairs: Sequence[PreferencePair],
-    videos: Mapping[str, Video],
-    folder: VideoFolder,
-    base: ModelParams,
-    params: TrainParams,
-    work_dir: Path,
-    *,
-    in_order: bool = False,
-) -> tuple[VideoLMM, list[dict[str, float]]]:
-    """Train the base on `pairs`; goes on from the last checkpoint in `work_dir` if there is one.
-
-    Args:
-        in_order: take the pairs in the order given, as from easy to hard, instead of shuffling them.
-
-    Returns the tuned model (an adapter on the base if `params.lora`) and the logged history, one dict per step.
-    """
-    policy = load_model(base)
-    device = policy.model.device.type
-    peft_config, reference = None, None
-    if params.lora is None:  # an adapter freezes everything else by itself; weights of 4 bits can have no gradient
-        _freeze_all_but(policy, policy.family.trained)
-        reference = load_model(base).model
-        reference.requires_grad_(requires_grad=False)
-    else:
-        from peft import LoraConfig
-
-        peft_config = LoraConfig(
-            r=params.lora.r,
-            lora_alpha=params.lora.alpha,
-            lora_dropout=0.0,
-            target_modules=policy.family.lora_targets,
-            base_model_name_or_path=base.base,
-            revision=base.revision,
-        )
-    trainer = VideoDPOTrainer(
-        model=policy.model,
-        ref_model=reference,
-        args=dpo_config(params, work_dir, device, in_order=in_order),
-        data_collator=VideoPairCollator(pairs, videos, folder, policy),
-        train_dataset=number_pairs(pairs, policy),
-        processing_class=policy.tokenizer,
-        peft_config=peft_config,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
-    work_dir.mkdir(parents=True, exist_ok=True)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
-    policy.model = trainer.model
-    return policy, trainer.state.log_history
-
-
-def _last_checkpoint(work_dir: Path) -> str | None:
-    """The newest whole checkpoint; one that a kill left without its last file is removed."""
-    for folder in work_dir.glob("checkpoint-*"):
-        if not (folder / TRAINER_STATE_NAME).is_file():
-            shutil.rmtree(folder)
-    last: str | None = get_last_checkpoint(str(work_dir))
-    return last
-
-
-def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:
-    for name, parameter in model.model.named_parameters():
-        parameter.requires_grad_(any(part in name for part in trained))
-
-
-def history_csv(history: Sequence[Mapping[str, float]]) -> str:
-    """The logged curves as CSV, one row a step, for `dvc plots`."""
-    curves = [entry for entry in history if "loss" in entry]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["step", *(key for key in curves[0] if key != "step")], extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(curves)
-    return text.getvalue()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._everyone, name)

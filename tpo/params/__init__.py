@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tpo.errors import UserError
+from tpo.params.section import Section
+from tpo.params.training import LoraParams as LoraParams
+from tpo.params.training import Sharing as Sharing
+from tpo.params.training import TrainParams as TrainParams
 from tpo.records import Granularity, QuestionType, ViewKind
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataParams(_Section):
+class DataParams(Section):
     videos: Path = Field(description="folder of videos, sidecar captions beside them")
     benchmarks: Path = Field(description="folder with longvideobench/, mlvu/ and videomme/, any of them")
     seed: int = 0
 
 
-class ModelParams(_Section):
+class ModelParams(Section):
     base: str = Field(description="checkpoint folder or hub id")
     revision: str | None = Field(None, description="hub revision; pin it")
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -54,13 +54,13 @@ class ModelParams(_Section):
         return self.model_copy(update={"base": str(checkpoint), "revision": None})
 
 
-class RuntimeParams(_Section):
+class RuntimeParams(Section):
     workers: int = Field(ge=1, description="concurrent Prefect tasks of stages that run no model")
     items_per_task: int = Field(ge=1, description="videos per Prefect task; at most this much is redone after a kill")
     frame_cache_gb: float = Field(ge=0, description="decoded frames kept on disk for later stages, in 10**9 bytes")
 
 
-class ProbeParams(_Section):
+class ProbeParams(Section):
     """What a decoder may take for one file. All three are ours."""
 
     silence_s: float = Field(60, gt=0, description="it hangs if it gives no frame for so long, and is killed")
@@ -68,7 +68,7 @@ class ProbeParams(_Section):
     max_memory_mb: int = Field(4096, ge=256, description="its own memory, in 2**20 bytes; held to on Linux")
 
 
-class Limits(_Section):
+class Limits(Section):
     """What a measure may be. `score_only` counts and lists what lies outside, and keeps it."""
 
     min: float | None = None
@@ -76,7 +76,7 @@ class Limits(_Section):
     score_only: bool = False
 
 
-class FilterParams(_Section):
+class FilterParams(Section):
     """Which videos are worth training on; `tpo/video/filters.py` says what each measure is. The limits are ours."""
 
     duration_s: Limits
@@ -86,7 +86,7 @@ class FilterParams(_Section):
     change: Limits
 
 
-class CopyParams(_Section):
+class CopyParams(Section):
     """How much of what two videos show must be the same. Ours: measured by bench/near_duplicates.py."""
 
     min_overlap_s: float = Field(10, gt=0, description="length of the stretch that both show")
@@ -95,7 +95,7 @@ class CopyParams(_Section):
     score_only: bool = False
 
 
-class IngestParams(_Section):
+class IngestParams(Section):
     extensions: tuple[str, ...] = Field(min_length=1)
     probe: ProbeParams
     filters: FilterParams
@@ -103,7 +103,7 @@ class IngestParams(_Section):
     contamination: CopyParams
 
 
-class _ChatParams(_Section):
+class _ChatParams(Section):
     """A model that captions, asks or judges. The paper has CogVLM2 and GPT-4o-mini; all settings are ours."""
 
     max_reply_tokens: int = Field(512, ge=1, description="of one reply; a longer one is set aside")
@@ -150,14 +150,14 @@ _ByRuleOrChat = Annotated[_Chat | Annotated[Literal["rule"], Tag("offline")], Di
 ChatParams = EndpointParams | LocalParams
 
 
-class CaptionParams(_Section):
+class CaptionParams(Section):
     source: _Captioner = Field(description="`sidecar` files, or a model that sees frames")
     segment_s: float = Field(10, gt=0, description="ours: length of what one caption of a model is about")
     frames_per_segment: int = Field(1, ge=1, description="paper: 1, each frame is captioned by itself")
     max_side_px: int = Field(768, ge=32, description="ours: larger frames are scaled down for the model")
 
 
-class AskParams(_Section):
+class AskParams(Section):
     asker: _ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
     captions_per_segment: int = Field(ge=1, description="ours: the paper gives no segment length")
     localized_per_video: int = Field(ge=0, description="ours: questions; of a model, prompts: it may answer None")
@@ -184,7 +184,7 @@ class AskParams(_Section):
         return self
 
 
-class DispreferredView(_Section):
+class DispreferredView(Section):
     """What is taken from the view under which the dis-preferred answer is given."""
 
     view: ViewKind
@@ -204,7 +204,7 @@ class DispreferredView(_Section):
 DEGRADED = tuple(kind for kind in ViewKind if kind not in (ViewKind.DENSE, ViewKind.SEGMENT))
 
 
-class AnswerParams(_Section):
+class AnswerParams(Section):
     full_frames: int = Field(ge=1, description="paper: 32, the same in generation and training")
     segment_frames: int = Field(ge=1, description="paper: 32; the demo zooms in with fewer")
     dispreferred: dict[Granularity, tuple[DispreferredView, ...]] = Field(
@@ -235,7 +235,7 @@ class AnswerParams(_Section):
         return self
 
 
-class JudgeParams(_Section):
+class JudgeParams(Section):
     judge: _ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
     show_reference: bool = Field(
         default=True, description="the model sees the asker's answer; the paper's prompt speaks of one, without a slot"
@@ -243,7 +243,7 @@ class JudgeParams(_Section):
     max_caption_chars: int = Field(24_000, ge=1000, description="ours: captions in one prompt; more are thinned out")
 
 
-class MixParams(_Section):
+class MixParams(Section):
     max_pairs: int | None = Field(ge=2, description="of the training set. paper: 10,000; none = all")
     localized_share: float | None = Field(ge=0, le=1, description="paper: 0.5; none = whatever there is")
     max_pairs_per_video: int | None = Field(None, ge=1, description="ours")
@@ -259,39 +259,13 @@ class MixParams(_Section):
     )
 
 
-class ValidateParams(_Section):
+class ValidateParams(Section):
     min_pairs: int = Field(ge=1, description="ours")
     min_pairs_per_type: int = Field(1, ge=0, description="ours: of each question type that there is")
     max_length_ratio: float = Field(gt=0, description="ours: mean chosen over mean rejected length, in tokens")
 
 
-class LoraParams(_Section):
-    r: int = Field(ge=1)
-    alpha: int = Field(ge=1)
-
-
-class TrainParams(_Section):
-    beta: float = Field(gt=0, description="paper: 0.3 (LongVA), 0.2 (LLaVA-Video)")
-    sft_alpha: float = Field(ge=0, description="paper: 0.5 (LongVA), 1.0 (LLaVA-Video)")
-    dpo_weight: float = Field(1.0, ge=0, description="1 in the paper; 0 trains on chosen answers alone, a control")
-    learning_rate: float = Field(gt=0, description="paper: 4e-6 (LongVA), 3e-7 (LLaVA-Video)")
-    num_epochs: float = Field(gt=0, description="paper: 1")
-    pairs_per_step: int = Field(ge=1, description="paper: 64")
-    pairs_per_device: int = Field(ge=1, description="micro-batch")
-    warmup_ratio: float = Field(ge=0, lt=1, description="paper: 0.1")
-    lora: LoraParams | None = Field(description="none = the decoder's and projector's full weights, as in the paper")
-    save_every_steps: int = Field(ge=1, description="ours: what a kill costs at most")
-    seed: int
-
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> Self:
-        if self.pairs_per_step % self.pairs_per_device:
-            whole, part = self.pairs_per_step, self.pairs_per_device
-            raise ValueError(f"pairs_per_step ({whole}) must be a multiple of pairs_per_device ({part})")
-        return self
-
-
-class EvaluateParams(_Section):
+class EvaluateParams(Section):
     num_frames: int = Field(ge=1, description="paper: 96 or 128; the same for base and tuned")
     scoring: Literal["option_text", "option_letter"] = Field(
         description="log-probability of the option's text, or of its letter after the listed options"
@@ -300,13 +274,13 @@ class EvaluateParams(_Section):
     bootstrap_samples: int = Field(ge=100)
 
 
-class RegisterParams(_Section):
+class RegisterParams(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="registered model name")
     experiment: str
     min_gain: float = Field(description="the interval's lower bound must lie above this; 0 = better than base")
 
 
-class DemoParams(_Section):
+class DemoParams(Section):
     """The demo world (`demo/dvc.yaml`)."""
 
     num_train_videos: int = Field(ge=1)
@@ -323,7 +297,7 @@ class DemoParams(_Section):
         return self
 
 
-class Params(_Section):
+class Params(Section):
     data: DataParams
     model: ModelParams
     runtime: RuntimeParams

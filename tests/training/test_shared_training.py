@@ -1,0 +1,324 @@
+"""The trainer that shares prefixes against TRL's own two rows for each pair: the same losses, the same steps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tpo.training.trainer
+from tpo.errors import UserError
+from tpo.models import VideoLMM, load_model
+from tpo.params import LoraParams, TrainParams
+from tpo.records import Granularity, PreferencePair
+from tpo.replies import ReplyCache
+from tpo.training.branches import branching
+from tpo.training.collator import VideoPairCollator, number_pairs
+from tpo.training.features import VideoFeatures
+from tpo.training.reference import reference_key, reference_scores
+from tpo.training.rows import PairRows
+from tpo.training.run import history_csv, train_on_pairs, video_dpo_config
+from tpo.training.scoring import add_row_scoring
+from tpo.training.trainer import VideoDPOTrainer
+
+CPU = torch.device("cpu")
+LORA = LoraParams(r=4, alpha=8)
+
+
+def changed(params: TrainParams, **changes: Any) -> TrainParams:
+    return TrainParams.model_validate(params.model_dump() | changes)
+
+
+def shaken(world) -> VideoLMM:
+    """In float64, and moved away from its reference."""
+    model = load_model(world.base)
+    model.model.double()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.model.named_parameters():
+            if "language_model" in name:
+                parameter += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def base_of(world) -> VideoLMM:
+    model = load_model(world.base)
+    model.model.double()
+    return model
+
+
+def shared_trainer(world, folder: Path, params: TrainParams, **settings: Any) -> VideoDPOTrainer:
+    reference, policy = base_of(world), shaken(world)
+    rows = PairRows(world.pairs, VideoFeatures(policy, world.videos, world.folder), policy, params.sharing)
+    add_row_scoring(reference.model, reference.family)
+    with branching(reference.model):
+        scores = reference_scores(reference, rows, ReplyCache(folder / "reference.sqlite"), CPU)
+    args = video_dpo_config(params, folder, "cpu")
+    for name, value in settings.items():
+        setattr(args, name, value)
+    trainer = VideoDPOTrainer(
+        policy, rows=rows, args=args, train_dataset=number_pairs(world.pairs, policy), data_collator=rows.collate,
+        processing_class=policy.tokenizer,
+    )  # fmt: skip
+    trainer.use_reference(scores)
+    return trainer
+
+
+def plain_trainer(world, folder: Path, params: TrainParams, **settings: Any) -> VideoDPOTrainer:
+    policy = shaken(world)
+    args = video_dpo_config(changed(params, sharing="none"), folder, "cpu")
+    for name, value in settings.items():
+        setattr(args, name, value)
+    return VideoDPOTrainer(
+        policy, ref_model=base_of(world).model, args=args, train_dataset=number_pairs(world.pairs, policy),
+        data_collator=in_double(VideoPairCollator(world.pairs, world.videos, world.folder, policy)),
+        processing_class=policy.tokenizer,
+    )  # fmt: skip
+
+
+def in_double(collate: Callable[[list[Any]], dict[str, torch.Tensor]]) -> Callable[[list[Any]], dict[str, Any]]:
+    def collated(rows: list[Any]) -> dict[str, Any]:
+        batch = collate(rows)
+        return batch | {"pixel_values_videos": batch["pixel_values_videos"].double()}
+
+    return collated
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def loss_and_gradients(trainer: VideoDPOTrainer, numbers: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of one batch, as the trainer makes them."""
+    trainer.model.train()
+    trainer.model.zero_grad()
+    batch = trainer.data_collator([trainer.train_dataset[number] for number in numbers])
+    with trainer._branching():  # as in `train`
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+    return float(loss.detach()), gradients(trainer.model)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_loss_and_gradients_of_a_pair_are_those_of_trls_sigmoid_and_sft(world, tmp_path: Path, number: int) -> None:
+    params = changed(world.params, beta=0.3, sft_alpha=0.7)
+    loss, found = loss_and_gradients(shared_trainer(world, tmp_path, params), [number])
+    plain = plain_trainer(world, tmp_path, params)
+    assert plain.loss_types == ["sigmoid", "sft"]
+    plain_loss, expected = loss_and_gradients(plain, [number])
+    assert loss == pytest.approx(plain_loss, abs=1e-6)  # TRL's log-softmax is in float32
+    trained = [name for name in expected if name in found and "vision_tower" not in name]
+    assert len(trained) > 40
+    for name in trained:
+        off = (found[name] - expected[name]).norm() / expected[name].norm().clamp_min(1e-9)
+        assert float(off) < 1e-5, name
+    assert not [name for name in found if "vision_tower" in name]
+
+
+TRL_LOSSES = [
+    {"loss_type": "hinge"},
+    {"loss_type": "ipo"},
+    {"loss_type": "exo_pair", "label_smoothing": 1e-3},
+    {"loss_type": "nca_pair"},
+    {"loss_type": "robust", "label_smoothing": 0.1},
+    {"loss_type": "bco_pair"},
+    {"loss_type": "sppo_hard"},
+    {"loss_type": "aot"},
+    {"loss_type": "apo_zero"},
+    {"loss_type": "apo_down"},
+    {"loss_type": "discopop"},
+    {"loss_type": "sigmoid_norm"},
+    {"loss_type": "sigmoid", "ld_alpha": 0.5},
+    {"loss_type": "sigmoid", "use_weighting": True},
+    {"loss_type": "sigmoid", "f_divergence_type": "js_divergence"},
+]
+
+
+@pytest.mark.parametrize("settings", TRL_LOSSES, ids=lambda one: "-".join(map(str, one.values())))
+def test_every_other_loss_of_trls_is_the_same(world, tmp_path: Path, settings: dict[str, Any]) -> None:
+    wanted = settings | {"loss_type": [settings["loss_type"]], "loss_weights": [1.0]}
+    params = changed(world.params, sft_alpha=0.0)
+    together = [0, 2, 4]  # one video's, so that they are one row
+    loss, found = loss_and_gradients(shared_trainer(world, tmp_path, params, **wanted), together)
+    plain_loss, expected = loss_and_gradients(plain_trainer(world, tmp_path, params, **wanted), together)
+    assert loss == pytest.approx(plain_loss, rel=1e-6)
+    name = next(name for name in found if "layers.0.self_attn.q_proj.weight" in name and "language" in name)
+    assert float((found[name] - expected[name]).norm() / expected[name].norm()) < 1e-5
+
+
+def test_sft_is_a_mean_over_pairs_of_means_over_tokens(world, tmp_path: Path) -> None:
+    """Where TRL's own would weigh long answers more."""
+    params = changed(world.params, dpo_weight=0.0, sft_alpha=1.0)
+    trainer = shared_trainer(world, tmp_path, params)
+    together, _ = loss_and_gradients(trainer, [0, 1, 2, 3])
+    apart = [loss_and_gradients(trainer, [number])[0] for number in range(4)]
+    assert together == pytest.approx(sum(apart) / 4, abs=1e-9)
+    assert loss_and_gradients(plain_trainer(world, tmp_path, params), [0, 1, 2, 3])[0] != pytest.approx(
+        together, abs=1e-3
+    )
+
+
+def test_swapping_chosen_and_rejected_turns_the_margin_around(world, tmp_path: Path) -> None:
+    pairs = [p.model_copy(update={"chosen": p.rejected, "rejected": p.chosen}) for p in world.pairs]
+    other = world.__class__(**vars(world) | {"pairs": pairs})
+    margins = []
+    for place, one in enumerate((world, other)):
+        trainer = shared_trainer(one, tmp_path / str(place), changed(world.params, sft_alpha=0.0))
+        loss_and_gradients(trainer, [0, 1, 2])
+        margins.append(trainer._means["train"].take()["rewards/margins"])
+    assert margins[0] == pytest.approx(-margins[1], abs=1e-9)
+    assert abs(margins[0]) > 1e-3
+
+
+def one_step(world, folder: Path, **changes: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    """The gradient of one optimizer step over all six pairs, and the loss that is logged for it."""
+    params = changed(world.params, pairs_per_step=6, **changes)
+    trainer = shared_trainer(world, folder, params)
+    kept: dict[str, torch.Tensor] = {}
+    trainer.args.max_grad_norm = 0
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(lambda *_: kept.update(gradients(trainer.model)))
+    trainer.train()
+    return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry), kept
+
+
+def test_an_optimizer_step_is_the_same_however_its_pairs_are_split(world, tmp_path: Path) -> None:
+    expected_loss, expected = one_step(world, tmp_path / "whole", pairs_per_device=6)
+    splits = [
+        {"pairs_per_device": 1},
+        {"pairs_per_device": 2},
+        {"pairs_per_device": 3, "pairs_per_video": 2},
+        {"pairs_per_device": 6, "sharing": "pair"},
+        {"pairs_per_device": 6, "gradient_checkpointing": True},
+    ]
+    for place, split in enumerate(splits):
+        loss, found = one_step(world, tmp_path / str(place), **split)
+        assert loss == pytest.approx(expected_loss, abs=1e-6), split  # summed up in float32
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            off = (found[name] - gradient).norm() / gradient.norm().clamp_min(1e-9)
+            assert float(off) < 1e-6, (split, name)
+
+
+def test_terms_drift_and_lengths_are_logged_over_all_pairs_and_by_granularity(world, tmp_path: Path) -> None:
+    pairs = [
+        p.model_copy(update={"granularity": Granularity.LOCALIZED}) if n < 2 else p for n, p in enumerate(world.pairs)
+    ]
+    params = changed(world.params, pairs_per_step=3, pairs_per_device=3, learning_rate=1e-3)
+    _, history = train_on_pairs(pairs, world.videos, world.folder, world.base, params, tmp_path)
+    first, second = [entry for entry in history if "loss" in entry]
+    assert first["loss"] == pytest.approx(first["loss/preference"] + params.sft_alpha * first["loss/sft"], abs=1e-6)
+    assert first["drift/chosen"] == pytest.approx(0, abs=1e-4)
+    assert second["drift/chosen"] > 0
+    both = [
+        f"{of}/{what}" for of in ("localized", "comprehensive") for what in ("margins", "accuracies", "drift/chosen")
+    ]
+    assert {*both, "tokens/chosen", "tokens/rejected", "rewards/margins", "logps/chosen", "grad_norm"} <= {
+        *first,
+        *second,
+    }
+    header = history_csv(history).splitlines()[0].split(",")
+    assert {"loss/preference", "loss/sft", "localized/margins", "comprehensive/margins"} <= set(header)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pairs(world, tmp_path: Path) -> None:
+    params = changed(world.params, learning_rate=1e30, pairs_per_step=1)
+    with pytest.raises(
+        UserError, match=r"log-probabilities of pair pair\d are not finite any more, at step [1-5]\. Lower"
+    ):
+        train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
+
+
+class Counted:
+    """How often a model's row was scored."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows, usual = 0, PairRows.row
+
+        def row(*args: Any) -> Any:
+            self.rows += 1
+            return usual(*args)
+
+        monkeypatch.setattr(PairRows, "row", row)
+
+
+def test_reference_scores_are_computed_once_and_only_for_what_changed(world, tmp_path: Path, monkeypatch) -> None:
+    model, cache, counted = base_of(world), ReplyCache(tmp_path / "reference.sqlite"), Counted(monkeypatch)
+    add_row_scoring(model.model, model.family)
+
+    def scores(pairs: list[PreferencePair]) -> Any:
+        rows = PairRows(pairs, VideoFeatures(model, world.videos, world.folder), model, "video")
+        counted.rows = 0
+        with branching(model.model):
+            return reference_scores(model, rows, cache, CPU)
+
+    first = scores(world.pairs)
+    assert counted.rows == 2, "a row for each video"
+    assert scores(world.pairs) == first
+    assert counted.rows == 0
+    other = [p.model_copy(update={"rejected": "a blue sea"}) if p.id == "pair3" else p for p in world.pairs]
+    again = scores(other)
+    assert counted.rows == 1
+    assert {number for number in first if first[number] != again[number]} == {3}
+    assert again[3].chosen == pytest.approx(first[3].chosen, abs=1e-9)
+
+
+def test_a_references_key_has_the_model_the_view_and_what_is_said(world) -> None:
+    model, pair = base_of(world), world.pairs[0]
+    keys = {reference_key(model, pair)}
+    for changes in ({"question": "?"}, {"chosen": "x"}, {"rejected": "x"}, {"view": world.pairs[1].view}):
+        keys.add(reference_key(model, pair.model_copy(update=changes)))
+    model.id = "another"
+    keys.add(reference_key(model, pair))
+    assert len(keys) == 6
+    assert reference_key(model, pair) == reference_key(model, pair.model_copy(update={"id": "x", "judge": "y"}))
+
+
+def test_another_bases_reference_is_never_used(world, tmp_path: Path) -> None:
+    """Scores of a wrong model in the cache, under its own key: they are not found."""
+    cache = ReplyCache(tmp_path / "reference.sqlite")
+    model = load_model(world.base)
+    other = model.__class__(**vars(model) | {"id": "another"})
+    for pair in world.pairs:
+        cache.put(reference_key(other, pair), json.dumps({"chosen": [-50.0], "rejected": [-1.0]}))
+    _, history = train_on_pairs(
+        world.pairs, world.videos, world.folder, world.base, world.params, tmp_path / "work", replies=cache
+    )
+    assert history[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+
+
+def stopped_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, done = tpo.training.trainer.VideoDPOTrainer.training_step, [0]
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        if done[0] == steps:
+            raise KeyboardInterrupt
+        done[0] += 1
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(tpo.training.trainer.VideoDPOTrainer, "training_step", step)
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_a_run_that_was_stopped_goes_on_to_the_very_same_weights(world, tmp_path: Path, lora, monkeypatch) -> None:
+    params = changed(world.params, save_every_steps=1, num_epochs=2, lora=lora and lora.model_dump())
+
+    def train(folder: str) -> tuple[VideoLMM, list[dict[str, float]]]:
+        return train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / folder)
+
+    whole, whole_history = train("whole")
+    with monkeypatch.context() as patch:
+        stopped_after(8, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train("work")
+    assert [folder.name for folder in (tmp_path / "work").glob("checkpoint-*")] == ["checkpoint-8"]
+    with monkeypatch.context() as patch:
+        counted = Counted(patch)
+        tuned, history = train("work")
+        assert counted.rows == 1 + 4, "the self-check and the steps that were left; nothing skipped is read again"
+    curves, whole_curves = ([e for e in h if "loss" in e] for h in (history, whole_history))
+    assert curves == whole_curves
+    expected = whole.model.state_dict()
+    assert all(torch.equal(weights, expected[name]) for name, weights in tuned.model.state_dict().items())

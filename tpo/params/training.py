@@ -1,0 +1,42 @@
+"""The `train` section: the paper's recipe, how it is computed, and what a long run needs."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tpo.params.section import Section
+
+Sharing = Literal["video", "pair", "none"]
+
+
+class LoraParams(Section):
+    r: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+
+
+class TrainParams(Section):
+    beta: float = Field(gt=0, description="paper: 0.3 (LongVA), 0.2 (LLaVA-Video)")
+    sft_alpha: float = Field(ge=0, description="paper: 0.5 (LongVA), 1.0 (LLaVA-Video)")
+    dpo_weight: float = Field(1.0, ge=0, description="1 in the paper; 0 trains on chosen answers alone, a control")
+    learning_rate: float = Field(gt=0, description="paper: 4e-6 (LongVA), 3e-7 (LLaVA-Video)")
+    num_epochs: float = Field(gt=0, description="paper: 1")
+    pairs_per_step: int = Field(ge=1, description="paper: 64; over all processes")
+    pairs_per_device: int = Field(ge=1, description="micro-batch of a process; one video of it at a time takes memory")
+    pairs_per_video: int = Field(4, ge=1, description="ours: at most so many of one video come together")
+    sharing: Sharing = Field(
+        "video", description="runs a video once for all its pairs, for each pair, or (none) TRL's way, for comparison"
+    )
+    gradient_checkpointing: bool | None = Field(
+        None, description="ours: saves memory for a third of the speed; none = on a GPU"
+    )
+    warmup_ratio: float = Field(ge=0, lt=1, description="paper: 0.1")
+    lora: LoraParams | None = Field(description="none = the decoder's and projector's full weights, as in the paper")
+    save_every_steps: int = Field(ge=1, description="ours: what a kill costs at most")
+    seed: int
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.pairs_per_step % self.pairs_per_device:
+            whole, part = self.pairs_per_step, self.pairs_per_device
+            raise ValueError(f"pairs_per_step ({whole}) must be a multiple of pairs_per_device ({part})")
+        return self

@@ -1,0 +1,29 @@
+"""Means over pairs, however they were split into rows, micro-batches and processes."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from accelerate.utils import gather_object
+
+
+class PairMeans:
+    """Running means of several quantities; each has its own number of pairs, as one of a granularity may have none."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add(self, means: Mapping[str, float], num_pairs: int) -> None:
+        """What held on average for so many pairs."""
+        for name, mean in means.items():
+            self._sums[name][0] += mean * num_pairs
+            self._sums[name][1] += num_pairs
+
+    def take(self) -> dict[str, float]:
+        """The means over the pairs of all processes, which all must ask at once; begins anew."""
+        together: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for sums in gather_object([dict(self._sums)]):
+            for name, (total, num_pairs) in sums.items():
+                together[name][0] += total
+                together[name][1] += num_pairs
+        self._sums.clear()
+        return {name: total / num_pairs for name, (total, num_pairs) in together.items() if num_pairs}
