@@ -29,7 +29,7 @@ from transformers import PrinterCallback, TrainerCallback
 import tpo.training.features
 from tpo.models import VideoLMM
 from tpo.params import LoraParams, TrainParams
-from tpo.records import Granularity, PreferencePair, QuestionType, Video, View, ViewKind
+from tpo.records import Granularity, PreferencePair, QuestionType, View, ViewKind
 from tpo.replies import ReplyCache
 from tpo.training.branches import branching
 from tpo.training.collator import VideoPairCollator, number_pairs
@@ -112,6 +112,10 @@ class Base:
     base, revision = "", None
 
 
+class NamedVideo:
+    path = ""
+
+
 @dataclass(frozen=True)
 class Setting:
     size: str
@@ -139,7 +143,7 @@ def run(at: Setting, pairs: Sequence[PreferencePair], *, shared: bool) -> Measur
     model, params = at.model(), settings(shared=shared)
     if at.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    videos: Any = {pair.video_id: Video.model_construct(path="") for pair in pairs}
+    videos: Any = {pair.video_id: NamedVideo() for pair in pairs}
     folder: Any = NoiseFolder(at.num_frames)
     base: Any = Base()
     common: dict[str, Any] = {
@@ -244,7 +248,7 @@ def phases(at: Setting, pairs_per_video: int) -> dict[str, float]:
     print(
         f"  {at.num_frames:3} frames, {pairs_per_video} of a video, {total:.3f} s a row: "
         + ", ".join(f"{name} {100 * s / total:.0f} %" for name, s in spent.items())
-        + f"; arithmetic at the device's own speed for large matrices: {floor:.3f} s, {100 * floor / total:.0f} % of it",
+        + f"; arithmetic at the device's speed for large matrices: {floor:.3f} s, {100 * floor / total:.0f} % of it",
         flush=True,
     )
     return {f"share_{name}": s / total for name, s in spent.items()} | {"model_flop_utilisation": floor / total}

@@ -39,7 +39,9 @@ def test_a_step_of_training_moves_the_decoder_and_never_the_tower(
     world, base: Path, tmp_path: Path, lora: LoraParams | None
 ) -> None:
     settings = world.params.model_copy(update={"pairs_per_step": 6, "pairs_per_device": 3, "lora": lora})
-    tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, params(base), settings, tmp_path / "work")
+    tuned, history, *_ = train_on_pairs(
+        world.pairs, world.videos, world.folder, params(base), settings, tmp_path / "work"
+    )
     assert history[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     tuned.save(tmp_path / "tuned")
     before, after = load(base), load(tmp_path / "tuned")

@@ -66,7 +66,8 @@ def changed(params: TrainParams, **changes: object) -> TrainParams:
 
 
 def steps_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [entry for entry in history if "loss" in entry]
+    clocks = ("tokens_per_second", "gpu_hours")
+    return [{k: v for k, v in entry.items() if k not in clocks} for entry in history if "loss" in entry]
 
 
 @pytest.mark.parametrize("changes", [{}, {"beta": 0.7, "sft_alpha": 2.0}, {"sft_alpha": 0.0}, {"dpo_weight": 0.0}])
@@ -97,7 +98,7 @@ def test_the_loss_of_a_pair_is_dpo_plus_alpha_sft(world, tmp_path: Path, noise: 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_the_first_logged_loss_of_a_real_run_is_the_mean_over_its_pairs(world, tmp_path: Path, lora) -> None:
     params = changed(world.params, pairs_per_step=6, lora=lora and lora.model_dump())
-    _, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
+    _, history, *_ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
     base = load(world)
     by_hand = np.mean([loss_by_hand(world, base, base, pair, params) for pair in world.pairs])
     assert steps_of(history)[0]["loss"] == pytest.approx(by_hand, abs=1e-3)
@@ -107,7 +108,9 @@ def test_the_first_logged_loss_of_a_real_run_is_the_mean_over_its_pairs(world, t
 def test_pairs_are_taken_in_their_order_where_it_matters(world, tmp_path: Path, first: int) -> None:
     """As from easy to hard: the first step's loss is that of the first pair."""
     pairs = world.pairs[first:] + world.pairs[:first]
-    _, history = train_on_pairs(pairs, world.videos, world.folder, world.base, world.params, tmp_path, in_order=True)
+    _, history, *_ = train_on_pairs(
+        pairs, world.videos, world.folder, world.base, world.params, tmp_path, in_order=True
+    )
     base = load(world)
     losses = [loss_by_hand(world, base, base, pair, world.params) for pair in pairs]
     assert steps_of(history)[0]["loss"] == pytest.approx(losses[0], abs=1e-3)
@@ -115,7 +118,7 @@ def test_pairs_are_taken_in_their_order_where_it_matters(world, tmp_path: Path, 
 
 
 def test_only_projector_and_decoder_learn(world, tmp_path: Path) -> None:
-    tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
+    tuned, history, *_ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
     assert [entry["step"] for entry in steps_of(history)] == [1, 2, 3, 4, 5, 6]
     before, after = load(world).model.state_dict(), tuned.model.state_dict()
     moved = {name for name, weights in after.items() if not torch.equal(weights, before[name])}
@@ -127,7 +130,7 @@ def test_only_projector_and_decoder_learn(world, tmp_path: Path) -> None:
 
 def test_lora_learns_on_decoder_linears_alone_and_is_saved_as_an_adapter(world, tmp_path: Path) -> None:
     params = changed(world.params, lora=LORA.model_dump())
-    tuned, _ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / "work")
+    tuned, _, *_ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / "work")
     tuned.save(tmp_path / "tuned")
     adapter = load_file(tmp_path / "tuned" / "adapter_model.safetensors")
     assert len(adapter) == 4 * 7 * 2  # layers, linears in each, A and B
@@ -152,7 +155,7 @@ def test_training_moves_the_margin_towards_the_chosen_answer_whichever_it_is(wor
     params = changed(world.params, sft_alpha=0.0, num_epochs=4)
     before = margin(world, load(world), pair)
     for name, direction in (("as is", 1), ("swapped", -1)):
-        tuned, history = train_on_pairs(
+        tuned, history, *_ = train_on_pairs(
             [pair if direction == 1 else swapped], world.videos, world.folder, world.base, params, tmp_path / name
         )
         assert direction * (margin(world, tuned, pair) - before) > 0.5
@@ -164,7 +167,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_another_order(wor
     runs = {}
     for name, seed in (("a", 0), ("again", 0), ("other", 1)):
         params = changed(world.params, seed=seed)
-        tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path / name)
+        tuned, history, *_ = train_on_pairs(
+            world.pairs, world.videos, world.folder, world.base, params, tmp_path / name
+        )
         runs[name] = (tuned.model.state_dict(), [entry["loss"] for entry in steps_of(history)])
     assert runs["a"][1] == runs["again"][1]
     assert all(torch.equal(runs["a"][0][name], weights) for name, weights in runs["again"][0].items())
@@ -207,20 +212,20 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_end(world, tmp_pat
     child = start_in_child(world, params, work, tmp_path)
     try:
         deadline = time.monotonic() + 100
-        while not list(work.glob("checkpoint-*/trainer_state.json")):
+        while not list(work.glob("*/checkpoint-*/trainer_state.json")):
             assert child.poll() is None, "the run ended by itself"
             assert time.monotonic() < deadline, "no checkpoint in time"
             time.sleep(0.01)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    reached = max(int(folder.parent.name.split("-")[1]) for folder in work.glob("checkpoint-*/trainer_state.json"))
+    reached = max(int(folder.parent.name.split("-")[1]) for folder in work.glob("*/checkpoint-*/trainer_state.json"))
     assert 5 <= reached < 60
-    killed_at = {path: path.stat().st_mtime_ns for path in work.glob(f"checkpoint-{reached}/*")}
+    killed_at = {path: path.stat().st_mtime_ns for path in work.glob(f"*/checkpoint-{reached}/*")}
     assert killed_at
-    tuned, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, work)
+    tuned, history, *_ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, work)
     assert [entry["step"] for entry in steps_of(history)] == list(range(1, 61))
-    whole, whole_history = train_on_pairs(
+    whole, whole_history, *_ = train_on_pairs(
         world.pairs, world.videos, world.folder, world.base, params, tmp_path / "uninterrupted"
     )
     assert steps_of(history) == steps_of(whole_history)
@@ -230,14 +235,15 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_end(world, tmp_pat
 
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(world, tmp_path: Path) -> None:
     train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
-    assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
-    half = tmp_path / "checkpoint-9"
+    assert [folder.name for folder in tmp_path.glob("*/checkpoint-*")] == ["checkpoint-6"]
+    (whole,) = tmp_path.glob("*/checkpoint-6")
+    half = whole.with_name("checkpoint-9")
     half.mkdir()
-    (half / "model.safetensors").write_bytes((tmp_path / "checkpoint-6" / "model.safetensors").read_bytes()[:5000])
+    (half / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:5000])
     twice = changed(world.params, num_epochs=2)
-    _, history = train_on_pairs(world.pairs, world.videos, world.folder, world.base, twice, tmp_path)
+    _, history, *_ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, twice, tmp_path)
     assert [entry["step"] for entry in steps_of(history)] == list(range(1, 13))
-    assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-12"]
+    assert [folder.name for folder in tmp_path.glob("*/checkpoint-*")] == ["checkpoint-12"]
 
 
 def test_a_history_becomes_one_csv_row_a_step() -> None:

@@ -47,6 +47,7 @@ class Family(ABC):
         template_video: what the checkpoint's chat template writes for a video, replaced by `VideoInput.text`.
         trained: parts of the names of the weights that TPO trains; the tower stays frozen (paper, section 4).
         frames_apart: the tower sees each frame by itself: its output has one row for each, whatever the others are.
+        tower: the part of the model that sees frames, by its name in its weights' names.
         lora_targets: regular expression of the modules that get an adapter: the decoder's linear layers. Bare names
             such as "q_proj" would hit the tower as well.
     """
@@ -55,6 +56,7 @@ class Family(ABC):
     template_video: ClassVar[str]
     trained: ClassVar[tuple[str, ...]]
     frames_apart: ClassVar[bool] = False
+    tower: ClassVar[str]
     lora_targets: ClassVar[str] = r".*language_model\.layers\..*\.(?:[qkvo]|gate|up|down)_proj"
 
     config: Any
@@ -72,6 +74,10 @@ class Family(ABC):
     @abstractmethod
     def prepare(self, frames: Frames) -> VideoInput:
         """Resize, normalise and lay out frames, and write down what stands for them in the prompt."""
+
+    @abstractmethod
+    def lay_out(self, height_px: int, width_px: int, timestamps_s: Sequence[float], duration_s: float) -> VideoInput:
+        """What `prepare` makes of frames of this size, but for the pixels."""
 
     @abstractmethod
     def fewest_features(self, num_frames: int) -> int:

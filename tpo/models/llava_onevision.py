@@ -5,6 +5,7 @@ LLaVA-Video and LongVA (`tpo.models.llava_video`) differ in how features are poo
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -68,6 +69,7 @@ class LlavaOnevision(Family):
     model_class: ClassVar[Any] = LlavaOnevisionForConditionalGeneration
     template_video = "<video>"
     frames_apart = True
+    tower = "vision_tower."
     trained = ("multi_modal_projector.", "language_model.", "lm_head.", "image_newline")
 
     def __init__(self, config: Any, processor: dict[str, Any], max_frame_pixels: int | None) -> None:
@@ -94,14 +96,25 @@ class LlavaOnevision(Family):
         return num_tokens(num_frames, self._side, self.layout[1])
 
     def prepare(self, frames: Frames) -> VideoInput:
-        count = self.fewest_features(len(frames.pixels))
+        height_px, width_px = frames.pixels.shape[1:3]
+        video = self.lay_out(height_px, width_px, frames.timestamps_s.tolist(), frames.duration_s)
+        return replace(video, pixels=self.spec.prepare(frames.pixels))
+
+    def lay_out(
+        self,
+        height_px: int,  # noqa: ARG002
+        width_px: int,  # noqa: ARG002
+        timestamps_s: Sequence[float],
+        duration_s: float,
+    ) -> VideoInput:
+        count = self.fewest_features(len(timestamps_s))
         return VideoInput(
-            pixels=self.spec.prepare(frames.pixels),
-            grid=(len(frames.pixels), self._side, self._side),
+            pixels=torch.empty(0),
+            grid=(len(timestamps_s), self._side, self._side),
             text=self.template_video * count,
             num_features=count,
-            timestamps_s=tuple(frames.timestamps_s.tolist()),
-            duration_s=frames.duration_s,
+            timestamps_s=tuple(timestamps_s),
+            duration_s=duration_s,
         )
 
     def encode(self, model: Any, video: VideoInput) -> list[torch.Tensor]:

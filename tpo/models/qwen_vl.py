@@ -8,6 +8,7 @@ The projector (Qwen's "merger") lies inside the tower and stays frozen with it; 
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -49,6 +50,7 @@ class QwenVL(Family):
     """The part of both families that is the same."""
 
     trained = ("language_model.", "lm_head.")
+    tower = "visual."
     pixels_count_all_frames: ClassVar[bool]
 
     def __init__(self, config: Any, processor: dict[str, Any], max_frame_pixels: int | None) -> None:
@@ -122,20 +124,24 @@ class QwenVL(Family):
 
     def prepare(self, frames: Frames) -> VideoInput:
         """An odd last frame is shown twice, as the library does, since the tower takes them two by two."""
-        n, height, width = frames.pixels.shape[:3]
-        padding = -n % self.temporal
-        size = self.size_px(n, height, width)
-        pixels = self.normalisation.normalise(self.normalisation.resize(frames.pixels, *size))
-        pixels = torch.cat([pixels, pixels[-1:].expand(padding, -1, -1, -1)])
-        grid = ((n + padding) // self.temporal, size[0] // self.factor, size[1] // self.factor)
-        times = frames.timestamps_s.tolist()
+        height_px, width_px = frames.pixels.shape[1:3]
+        video = self.lay_out(height_px, width_px, frames.timestamps_s.tolist(), frames.duration_s)
+        height, width = video.grid[1] * self.factor, video.grid[2] * self.factor
+        pixels = self.normalisation.normalise(self.normalisation.resize(frames.pixels, height, width))
+        pixels = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % self.temporal, -1, -1, -1)])
+        return replace(video, pixels=patchify(pixels, self.patch, self.temporal, self.merge))
+
+    def lay_out(self, height_px: int, width_px: int, timestamps_s: Sequence[float], duration_s: float) -> VideoInput:
+        times, padding = list(timestamps_s), -len(timestamps_s) % self.temporal
+        height, width = self.size_px(len(times), height_px, width_px)
+        grid = ((len(times) + padding) // self.temporal, height // self.factor, width // self.factor)
         return VideoInput(
-            pixels=patchify(pixels, self.patch, self.temporal, self.merge),
+            pixels=torch.empty(0),
             grid=grid,
             text=self.video_text(grid, times + times[-1:] * padding),
             num_features=math.prod(grid),
             timestamps_s=tuple(times),
-            duration_s=frames.duration_s,
+            duration_s=duration_s,
         )
 
     @abstractmethod

@@ -98,6 +98,17 @@ class VideoLMM:
             UserError: the chat template does not show a video, or the prompt is longer than the decoder can take.
                 A prompt is never cut.
         """
+        ids = self.prompt(video, question)
+        if len(ids) + room > self.max_tokens:
+            most = (self.max_tokens - room - len(ids) + video.num_features) * video.num_frames // video.num_features
+            raise UserError(
+                f"{video.num_frames} frames make a prompt of {len(ids)} tokens and the answer takes up to {room}, but "
+                f"{self.folder} was made for {self.max_tokens}. At this frame size at most {max(most, 0)} frames fit."
+            )
+        return ids
+
+    def prompt(self, video: VideoInput, question: str) -> list[int]:
+        """`prompt_ids` of any length."""
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": self._asked(video, question)}]}],
             chat_template=self.chat_template,
@@ -117,12 +128,6 @@ class VideoLMM:
             raise UserError(
                 f"The tokenizer of {self.folder} made {placeholders} video tokens of {video.num_features} features. "
                 "Does the tokenizer belong to this checkpoint?"
-            )
-        if len(ids) + room > self.max_tokens:
-            most = (self.max_tokens - room - len(ids) + video.num_features) * video.num_frames // video.num_features
-            raise UserError(
-                f"{video.num_frames} frames make a prompt of {len(ids)} tokens and the answer takes up to {room}, but "
-                f"{self.folder} was made for {self.max_tokens}. At this frame size at most {max(most, 0)} frames fit."
             )
         return ids
 

@@ -5,7 +5,7 @@ import io
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from peft import LoraConfig
@@ -13,14 +13,20 @@ from transformers import PrinterCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
+from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
 from tpo.params import ModelParams, TrainParams
-from tpo.records import PreferencePair, Video
+from tpo.records import PreferencePair, Video, content_id
 from tpo.replies import ReplyCache
+from tpo.store import count_reasons
 from tpo.training.branches import branching
-from tpo.training.callbacks import Progress
+from tpo.training.callbacks import Cost, EvaluateAtEnd, Probing, Progress, SaveOnSigterm, StopOnCollapse
 from tpo.training.collator import VideoPairCollator, number_pairs
+from tpo.training.feature_cache import FeatureCache
 from tpo.training.features import VideoFeatures
+from tpo.training.fitting import Fitted, count_tokens, fit_pairs
+from tpo.training.memory import estimate_memory
+from tpo.training.probe import Probe, make_probe
 from tpo.training.reference import reference_scores
 from tpo.training.rows import PairRows
 from tpo.training.scoring import add_row_scoring
@@ -30,7 +36,13 @@ from tpo.video.decode import VideoFolder
 
 
 def video_dpo_config(
-    params: TrainParams, output_dir: Path, device: str, *, in_order: bool = False, num_processes: int = 1
+    params: TrainParams,
+    output_dir: Path,
+    device: str,
+    *,
+    in_order: bool = False,
+    num_processes: int = 1,
+    evaluates: bool = False,
 ) -> VideoDPOConfig:
     """TRL's settings for ours."""
     shares = params.sharing != "none"
@@ -65,11 +77,33 @@ def video_dpo_config(
         logging_steps=1,
         save_steps=params.save_every_steps,
         save_total_limit=1,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=params.evaluate_every_steps or params.save_every_steps,
+        # Only what is saved can be kept, so both happen at the same steps then.
+        load_best_model_at_end=evaluates and params.keep == "best",
+        metric_for_best_model="eval_loss" if evaluates else None,
+        greater_is_better=False,
         seed=params.seed,
         train_sampling_strategy="sequential" if in_order else "random",
         report_to=[],
         disable_tqdm=True,  # `Progress` shows it
     )
+
+
+class Trained(NamedTuple):
+    """What came out of training.
+
+    Attributes:
+        model: the tuned model; an adapter on the base if `params.lora`.
+        history: what was logged, one dict per step and per evaluation.
+        fitted: which pairs were trained on, and which could not be.
+        held_out: the same of the held-out pairs.
+    """
+
+    model: VideoLMM
+    history: list[dict[str, float]]
+    fitted: Fitted
+    held_out: Fitted
 
 
 def train_on_pairs(
@@ -80,45 +114,126 @@ def train_on_pairs(
     params: TrainParams,
     work_dir: Path,
     *,
+    held_out: Sequence[PreferencePair] = (),
     in_order: bool = False,
     replies: ReplyCache | None = None,
-) -> tuple[VideoLMM, list[dict[str, float]]]:
+) -> Trained:
     """Train the base on `pairs`; goes on from the last checkpoint in `work_dir` if there is one.
 
     Args:
+        held_out: pairs that are not trained on and evaluated now and then.
         in_order: take the pairs in the order given, as from easy to hard, instead of shuffling them.
         replies: where the base's log-probabilities are kept; none = in `work_dir`.
 
-    Returns the tuned model (an adapter on the base if `params.lora`) and the logged history, one dict per step.
+    Raises:
+        UserError: nothing can be trained on, or training cannot go on; says what and what to do.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
     num_processes = PartialState(cpu=base.device == "cpu").num_processes
     policy = load_model(base)
-    device = policy.model.device
-    config = video_dpo_config(params, work_dir, device.type, in_order=in_order, num_processes=num_processes)
+    fitted, fitted_held_out = (fit_pairs(some, videos, folder, policy, params) for some in (pairs, held_out))
+    if not fitted.pairs:
+        raise UserError(f"No pair can be trained on: {count_reasons(fitted.set_aside)}. First: {fitted.set_aside[0]}")
+    everything = [*fitted.pairs, *fitted_held_out.pairs]
+    # Checkpoints count steps over these very pairs: with others they would go on in the middle of another order.
+    work_dir = work_dir / content_id([pair.model_dump(mode="json") for pair in everything])
+    work_dir.mkdir(parents=True, exist_ok=True)
+    config = video_dpo_config(
+        params, work_dir, policy.model.device.type, in_order=in_order, num_processes=num_processes,
+        evaluates=bool(fitted_held_out.pairs),
+    )  # fmt: skip
+    repeats = params.pairs_per_device * num_processes
     common: dict[str, Any] = {
         "args": config,
-        "train_dataset": number_pairs(pairs, policy, num_repeats=params.pairs_per_device * num_processes),
+        "train_dataset": number_pairs(fitted.pairs, policy, num_repeats=repeats),
+        "eval_dataset": number_pairs(fitted_held_out.pairs, policy, len(fitted.pairs), repeats)
+        if fitted_held_out.pairs
+        else None,
         "processing_class": policy.tokenizer,
         "peft_config": None if params.lora is None else lora_config(policy, base, params),
     }
     if params.lora is None:  # an adapter freezes everything else by itself; weights of 4 bits can have no gradient
         _freeze_all_but(policy, policy.family.trained)
     if params.sharing == "none":
-        trainer = _plain_trainer(policy, pairs, videos, folder, base, common)
+        trainer = _plain_trainer(policy, everything, videos, folder, base, common)
     else:
-        rows = PairRows(pairs, VideoFeatures(policy, videos, folder), policy, params.sharing)
-        add_row_scoring(policy.bare, policy.family)
-        check_sharing(policy, rows, rows.groups(range(min(len(pairs), params.pairs_per_video)))[0])
-        with branching(policy.model):
-            reference = reference_scores(policy, rows, replies or ReplyCache(work_dir / "reference.sqlite"), device)
-        trainer = VideoDPOTrainer(policy, rows=rows, data_collator=rows.collate, **common)
-        trainer.use_reference(reference)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
+        trainer = _sharing_trainer(policy, everything, videos, folder, params, common, replies)
+    told = SaveOnSigterm()
+    probe = make_probe(fitted_held_out.pairs, params.probe_pairs, videos, folder)
+    _add_callbacks(trainer, policy, params, told, probe, num_processes)
     trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
+    told.end_if_told()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
-    return policy, trainer.state.log_history
+    return Trained(policy, trainer.state.log_history, fitted, fitted_held_out)
+
+
+def _sharing_trainer(
+    policy: VideoLMM,
+    pairs: Sequence[PreferencePair],
+    videos: Mapping[str, Video],
+    folder: VideoFolder,
+    params: TrainParams,
+    common: Mapping[str, Any],
+    replies: ReplyCache | None,
+) -> VideoDPOTrainer:
+    """Checked against rows of their own, with the reference known, and tried out on the longest row."""
+    config: VideoDPOConfig = common["args"]
+    work_dir, device = Path(str(config.output_dir)), policy.model.device
+    disk = None
+    if params.feature_cache_gb:
+        disk = FeatureCache(Path(".tpo/features"), int(params.feature_cache_gb * 1e9), policy.id)
+    rows = PairRows(pairs, VideoFeatures(policy, videos, folder, disk), policy, params.sharing)
+    add_row_scoring(policy.bare, policy.family)
+    longest = _longest_group(rows, policy, videos, params)
+    check_sharing(policy, rows, longest)
+    with branching(policy.model):
+        reference = reference_scores(policy, rows, replies or ReplyCache(work_dir / "reference.sqlite"), device)
+    trainer = VideoDPOTrainer(policy, rows=rows, data_collator=rows.collate, **common)
+    trainer.use_reference(reference)
+    num_tokens = rows.row(longest, device)[0].num_tokens
+    policy.model = trainer.model
+    expected = estimate_memory(policy, num_tokens, checkpointing=config.gradient_checkpointing)
+    if not (
+        trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    ):  # where the model is in parts, it is not placed yet
+        peak = trainer.dry_step(longest)
+        taken = f"; {peak / 1e9:.2g} GB taken in a dry step" if peak else ""
+        print(f"train: the longest row has {num_tokens:,} tokens; by arithmetic {expected}{taken}", flush=True)
+    return trainer
+
+
+def _longest_group(rows: PairRows, policy: VideoLMM, videos: Mapping[str, Video], params: TrainParams) -> list[int]:
+    """Pairs of one view that make the longest row there will be."""
+    texts = [
+        2 * len(policy.answer_ids(p.question)) + len(policy.answer_ids(p.chosen)) + len(policy.answer_ids(p.rejected))
+        for p in rows.pairs
+    ]
+    most = min(params.pairs_per_video, params.pairs_per_device) if params.sharing == "video" else 1
+    longest: tuple[int, list[int]] = (0, [])
+    for group in rows.groups(range(len(rows.pairs))):
+        together = sorted(group, key=lambda number: -texts[number])[:most]
+        pairs = [rows.pairs[number] for number in together]
+        tokens = count_tokens(policy, videos[pairs[0].video_id], pairs[0].view, pairs[:1])
+        longest = max(longest, (tokens + sum(texts[number] for number in together), together))
+    return longest[1]
+
+
+def _add_callbacks(
+    trainer: VideoDPOTrainer,
+    policy: VideoLMM,
+    params: TrainParams,
+    told: SaveOnSigterm,
+    probe: Probe | None,
+    num_processes: int,
+) -> None:
+    trainer.remove_callback(PrinterCallback)
+    for callback in (Progress(), Cost(num_processes), told, EvaluateAtEnd() if trainer.eval_dataset else None):
+        if callback is not None:
+            trainer.add_callback(callback)
+    if params.max_chosen_drop is not None:
+        trainer.add_callback(StopOnCollapse(params.max_chosen_drop))
+    in_parts = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # it runs the model's parts by themselves
+    if probe is not None and not in_parts:
+        trainer.add_callback(Probing(lambda: probe.accuracy(policy)))
 
 
 def _plain_trainer(
@@ -168,8 +283,9 @@ def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:
 def history_csv(history: Sequence[Mapping[str, float]]) -> str:
     """The logged curves as CSV, one row a step, for `dvc plots`."""
     curves = [entry for entry in history if "loss" in entry]
+    names = dict.fromkeys(name for entry in curves for name in entry if name != "step")
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["step", *(key for key in curves[0] if key != "step")], extrasaction="ignore")
+    writer = csv.DictWriter(text, ["step", *names])
     writer.writeheader()
     writer.writerows(curves)
     return text.getvalue()

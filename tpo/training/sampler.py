@@ -69,7 +69,10 @@ class VideoGroupedSampler(Sampler[int]):
         return [pairs[first : first + most] for pairs in by_view.values() for first in range(0, len(pairs), most)]
 
     def _packed(self, groups: Sequence[list[int]]) -> list[list[int]]:
-        """Batches of exactly `batch_size`, but for the last: each time the next group that still fits."""
+        """Batches of exactly `batch_size`, but for the last.
+
+        Each begins with the next group and goes on with the largest that still fits.
+        """
         waiting: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)  # by size, the next one last
         for place, group in reversed(list(enumerate(groups))):
             waiting[len(group)].append((place, group))
@@ -79,8 +82,10 @@ class VideoGroupedSampler(Sampler[int]):
             if not room:
                 batches.append([])
                 room = self._batch_size
-            fitting = [of_size[-1] for size, of_size in waiting.items() if of_size and size <= room]
-            place, group = min(fitting or [of_size[-1] for of_size in waiting.values() if of_size])
+            sizes = [size for size, of_size in waiting.items() if of_size]
+            fitting = [size for size in sizes if size <= room] or sizes
+            chosen = fitting if room == self._batch_size else [max(fitting)]
+            place, group = min(waiting[size][-1] for size in chosen)
             waiting[len(group)].pop()
             batches[-1] += group[:room]
             if group[room:]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
@@ -31,6 +31,10 @@ from tpo.training.sampler import VideoGroupedSampler
 from tpo.training.scoring import add_row_scoring
 from tpo.video.decode import DecodeError
 
+_LESS_MEMORY = (
+    "Show fewer frames (answer.full_frames), or set train.max_tokens, train.gradient_checkpointing: true, fewer "
+    "train.pairs_per_video, train.lora, or model.quantization: 4bit."
+)
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
@@ -68,6 +72,7 @@ class VideoDPOTrainer(DPOTrainer):
         self._rows = rows
         self._reference: Mapping[int, TokenScores] = {}
         self._means = {"train": PairMeans(), "eval": PairMeans()}
+        self._num_tokens = 0  # through the decoder since they were last logged
         if rows is not None:
             try:
                 check_can_branch(policy.model.config)
@@ -75,6 +80,8 @@ class VideoDPOTrainer(DPOTrainer):
                 raise UserError(f"{error} Set train.sharing to none.") from error
             add_row_scoring(policy.bare, policy.family)
         super().__init__(policy.model, *args, **kwargs)
+        if rows is not None:
+            self._check_tower_is_frozen(policy)
         if rows is not None and self.get_cp_size() * self.get_sp_size() > 1:
             raise UserError(
                 "Context parallelism cuts a row into parts of equal length and lets each attend causally to all before "
@@ -88,6 +95,32 @@ class VideoDPOTrainer(DPOTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._branching():
             return super().train(*args, **kwargs)
+
+    def dry_step(self, numbers: Sequence[int]) -> float:
+        """Forward and backward for one row without learning from it. Gives the device's peak memory in bytes, or 0.
+
+        Raises:
+            UserError: it does not fit into the device's memory, or the moments of the optimizer will not.
+        """
+        cuda = self.args.device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        self.model.train()
+        with self._branching(), self._out_of_memory_named(numbers):
+            with self.compute_loss_context_manager():
+                loss = self._row_loss(self.model, numbers, counts=False)
+            (0 * loss).backward()
+        self.model.zero_grad(set_to_none=True)
+        if not cuda:
+            return 0
+        moments = 8 * sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        peak, there = torch.cuda.max_memory_allocated() + moments, torch.cuda.mem_get_info()[1]
+        if peak > there:
+            raise UserError(
+                f"Training takes {peak / 1e9:.0f} GB with the optimizer's moments, and the device has "
+                f"{there / 1e9:.0f}. {_LESS_MEMORY}"
+            )
+        return float(peak)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self._branching():
@@ -110,7 +143,12 @@ class VideoDPOTrainer(DPOTrainer):
         groups = self._equally_many(self._counted_groups(inputs))
         total = torch.zeros((), device=self.args.device)
         for place, (numbers, num_counted) in enumerate(groups):
-            with self._synchronizing(model, last=place == len(groups) - 1), self.maybe_activation_offload_context:
+            last = place == len(groups) - 1
+            with (
+                self._out_of_memory_named(numbers),
+                self._synchronizing(model, last=last),
+                self.maybe_activation_offload_context,
+            ):
                 with self.compute_loss_context_manager():
                     mean = self._row_loss(model, numbers, counts=num_counted > 0)
                 # Gradients are averaged over the processes afterwards.
@@ -133,6 +171,9 @@ class VideoDPOTrainer(DPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         prefix = "" if self.model.training else "eval_"
         logs.update({f"{prefix}{name}": mean for name, mean in self._means[self._mode].take().items()})
+        if self.model.training and self._rows is not None:
+            logs["tokens"] = sum(gather_object([self._num_tokens]))
+            self._num_tokens = 0
         super().log(logs, start_time)
 
     def _row_loss(self, model: Any, numbers: Sequence[int], *, counts: bool) -> torch.Tensor:
@@ -156,6 +197,7 @@ class VideoDPOTrainer(DPOTrainer):
         sft = -torch.stack([answer.mean() for answer in chosen]).mean()
         loss: torch.Tensor = preference + self.args.sft_alpha * sft
         if counts:
+            self._num_tokens += row.num_tokens if self.model.training else 0
             terms = {"loss/preference": preference.item(), "loss/sft": sft.item(), **trl_metrics}
             if not self.model.training:
                 terms["loss"] = loss.item()  # over pairs, where the library's is over batches
@@ -266,6 +308,24 @@ class VideoDPOTrainer(DPOTrainer):
         finally:
             state._set_sync_gradients(wanted)  # noqa: SLF001
 
+    @contextmanager
+    def _out_of_memory_named(self, numbers: Sequence[int]) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"Out of memory with the row of {self._named(numbers)}: {str(error).splitlines()[0]} {_LESS_MEMORY}"
+            ) from error
+
+    def _check_tower_is_frozen(self, policy: VideoLMM) -> None:
+        named = self.model.named_parameters()
+        trained = [name for name, weights in named if policy.family.tower in name and weights.requires_grad]
+        if trained:
+            raise UserError(
+                f"The vision tower would be trained: {trained[0]} ({len(trained)} such weights). It must stay as it "
+                "is, since its output is computed once. Does the adapter name its modules by a part of the decoder?"
+            )
+
     def _branching(self) -> Any:
         return nullcontext() if self._rows is None else branching(self.accelerator.unwrap_model(self.model))
 
@@ -312,6 +372,13 @@ class VideoDPOTrainer(DPOTrainer):
             in_order=in_order,
             epoch=lambda: int(self.state.epoch or 0),
         )
+
+    def _load_best_model(self) -> None:
+        if isinstance(self.model, PeftModel) or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+            return
+        assert self.state.best_model_checkpoint is not None
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Full weights by the model's own loader: files have other names for them than the model has in memory.

@@ -212,6 +212,15 @@ class VideoFolder:
         others = {video_id: self.root / self.paths[video_id] for video_id in borrowed}
         return decode(self.root / path, view, self.index_dir, self.cache, others)
 
+    def check(self, path: str, video_id: str) -> None:
+        """See that a video is there and the one with this id, without decoding it.
+
+        Raises:
+            DecodeError: it is not.
+        """
+        with _errors_named(self.root / path):
+            load_index(self.index_dir, self.root / path, video_id)
+
     def prepare(self, path: str, views: Sequence[View]) -> None:
         """Put the video's own frames of many views of it into the cache, in one pass over the file.
 

@@ -1,0 +1,51 @@
+"""What a training row takes, before it is tried."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tpo.models import VideoLMM
+
+_GB = 1e9
+_ADAM_BYTES = 8  # two moments in float32 for each trained weight
+_LOGIT_COPIES = 4  # of 512 tokens, in float32: logits, their log-softmax and both gradients
+_SCORED_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device, by arithmetic: what the largest of its tensors take, without what an allocator wastes."""
+
+    weights: float
+    training: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.training + self.activations + self.logits
+
+    def __str__(self) -> str:
+        parts = {name: value / _GB for name, value in vars(self).items()}
+        told = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
+        return f"{self.total / _GB:.2g} GB ({told})"
+
+
+def estimate_memory(model: VideoLMM, num_tokens: int, *, checkpointing: bool) -> MemoryEstimate:
+    """Of a row of so many tokens. With checkpointing each layer's input is kept, and the insides of one at a time.
+
+    The model must have its adapter already, and what is trained must require gradients.
+    """
+    parameters = list(model.model.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    text: Any = model.bare.config.get_text_config()
+    size = next(iter(parameters)).element_size()
+    # Inside a layer: the MLP's three inner tensors, and about eight as wide as the decoder.
+    inside = num_tokens * (3 * text.intermediate_size + 8 * text.hidden_size) * size
+    kept = num_tokens * text.hidden_size * size
+    layers = text.num_hidden_layers
+    return MemoryEstimate(
+        weights=sum(parameter.nbytes for parameter in parameters),
+        training=sum(parameter.nbytes + parameter.numel() * _ADAM_BYTES for parameter in trained),
+        activations=layers * kept + 2 * inside if checkpointing else layers * inside,
+        logits=_SCORED_AT_ONCE * text.vocab_size * 4 * _LOGIT_COPIES,
+    )
