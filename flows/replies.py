@@ -5,8 +5,10 @@ import functools
 from flows.stage import JOURNALS
 from tpo.replies import ReplyCache
 
+REPLIES = JOURNALS / "replies.sqlite"
+
 
 @functools.cache
 def replies() -> ReplyCache:
     """Of all models of all stages; one for all tasks of this process."""
-    return ReplyCache(JOURNALS / "replies.sqlite")
+    return ReplyCache(REPLIES)

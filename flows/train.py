@@ -1,35 +1,68 @@
 """train: data/pairs → models/tuned. DPO + α·SFT on full video and question; the curves go to MLflow."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from prefect import task
 
-from flows.frames import video_folder
-from flows.replies import replies
+from flows.frames import FRAME_CACHE, INDEXES
+from flows.replies import REPLIES
 from flows.stage import CATALOG, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
 from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_stage
 from tpo.store import digest, read_manifest, read_records, write_atomic
-from tpo.training.run import Trained, history_csv, train_on_pairs
+from tpo.training.launch import LaunchSpec, Outcome, model_folder, read_outcome, train_here
+from tpo.training.run import history_csv
 
 CURVES = REPORTS / "training" / "curves.csv"
 REJECTED = REPORTS / "training" / "rejected.jsonl"
 
 
 @task(name="train", **TASK)
-def train_model(work_dir: Path) -> Trained:
-    """Train, or go on from the last checkpoint in `work_dir`."""
+def train_model(work_dir: Path, out: Path) -> Outcome:
+    """Train, or go on from the last checkpoint in `work_dir`; here, or in processes that `accelerate` starts.
+
+    Reads the pairs itself: Prefect looks into all that a task is handed.
+    """
     params = load_params()
-    pairs, held_out = (read_records(PAIRS / f"{part}.jsonl", PreferencePair) for part in ("pairs", "held_out"))
-    videos = {video.id: video for video in read_records(CATALOG / "videos.jsonl", Video)}
-    folder = video_folder(params.data.videos, params.runtime)
-    in_order = params.mix.order == "easy_to_hard"
-    return train_on_pairs(
-        pairs, videos, folder, params.model, params.train, work_dir, held_out=held_out, in_order=in_order,
-        replies=replies(),
-    )  # fmt: skip
+    spec = LaunchSpec(
+        pairs=read_records(PAIRS / "pairs.jsonl", PreferencePair),
+        held_out=read_records(PAIRS / "held_out.jsonl", PreferencePair),
+        videos=read_records(CATALOG / "videos.jsonl", Video),
+        videos_root=params.data.videos,
+        index_dir=INDEXES,
+        frame_cache=FRAME_CACHE,
+        frame_cache_bytes=int(params.runtime.frame_cache_gb * 1e9),
+        base=params.model,
+        params=params.train,
+        in_order=params.mix.order == "easy_to_hard",
+        replies=REPLIES,
+        work_dir=work_dir,
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    if params.train.launch is None:
+        return train_here(spec, out)
+    return _launch(spec, out, params.train.launch)
+
+
+def _launch(spec: LaunchSpec, out: Path, config: str) -> Outcome:
+    if not Path(config).is_file():
+        raise UserError(f"train.launch names {config!r}, and there is no such file. See configs/accelerate.")
+    file = out / "spec.json"
+    file.write_text(spec.model_dump_json(), encoding="utf-8")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    with subprocess.Popen([*launcher, "-m", "tpo.training.launch", str(file), str(out)]) as processes:
+        try:
+            processes.wait()
+        except BaseException:
+            processes.terminate()  # they save and end
+            raise
+    return read_outcome(out)
 
 
 @stage_flow("train")
@@ -44,36 +77,42 @@ def train() -> None:
         "order": params.mix.order,
     }
     with Stage("train", "pairs", digest(PAIRS / "pairs.jsonl", PAIRS / "held_out.jsonl"), wanted) as stage:
-        trained = train_model(stage.journal.folder / "checkpoints")
-        write_atomic(CURVES, history_csv(trained.history))
-        rejections = [*trained.fitted.set_aside, *trained.held_out.set_aside]
+        out = stage.journal.folder / "out"
+        outcome = train_model(stage.journal.folder / "checkpoints", out)
+        write_atomic(CURVES, history_csv(outcome.history))
+        rejections = [*outcome.set_aside, *outcome.held_out_set_aside]
         write_atomic(REJECTED, "".join(f"{one.model_dump_json()}\n" for one in rejections))
         run_id = log_stage(
             "train",
             params.register_.experiment,
             params=wanted,
             metrics={"num_pairs": num_pairs, "seconds": stage.clock.seconds},
-            history=trained.history,
+            history=outcome.history,
             artifacts=[PAIRS / "manifest.json"],
         )
         stage.publish(
             TUNED,
-            {".": lambda folder: trained.model.save(folder)},
+            {".": lambda folder: _move_all(model_folder(out), folder)},
             items_in=num_pairs,
-            items_out=len(trained.fitted.pairs),
-            set_aside=trained.fitted.set_aside,
+            items_out=outcome.num_pairs,
+            set_aside=outcome.set_aside,
             seed=params.train.seed,
             counts={
-                "pairs shown fewer frames": trained.fitted.num_shortened,
-                "held-out pairs": len(trained.held_out.pairs),
-                "held-out pairs set aside": len(trained.held_out.set_aside),
+                "pairs shown fewer frames": outcome.num_shortened,
+                "held-out pairs": outcome.num_held_out,
+                "held-out pairs set aside": len(outcome.held_out_set_aside),
             },
             facts={
                 "mlflow_run_id": run_id,
                 "base": params.model.base,
-                "steps": int(max(entry["step"] for entry in trained.history)),
+                "steps": int(max(entry["step"] for entry in outcome.history)),
             },
         )
+
+
+def _move_all(src: Path, dst: Path) -> None:
+    for path in src.iterdir():
+        shutil.move(path, dst)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_params_cannot_be_changed_after_reading(tmp_path: Path) -> None:
         (
             "beta: 0.3",
             "bta: 0.3",
-            "train.bta: unknown key. Allowed here: beta, dpo_weight, gradient_checkpointing",
+            "train.bta: unknown key. Allowed here: beta, dpo_weight, evaluate_every_steps",
         ),
         ("beta: 0.3", "bta: 0.3", "train.beta: missing"),
         (

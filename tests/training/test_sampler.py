@@ -59,6 +59,19 @@ def test_a_group_is_taken_apart_only_where_nothing_else_fits() -> None:
             assert sorted(Counter(of[number] for number in batch).values()) == [1, 3]
 
 
+@pytest.mark.parametrize("in_order", [False, True])
+def test_which_pairs_make_a_step_does_not_depend_on_how_it_is_split(in_order: bool) -> None:
+    of = views(5, 4, 3, 3, 2, 1, 1, 1)
+    found = []
+    for batch_size, batches_per_step, processes in ((8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (2, 4, 2), (1, 8, 4)):
+        one = sampler(
+            of, batch_size=batch_size, batches_per_step=batches_per_step, num_processes=processes, in_order=in_order
+        )
+        found.append([sorted(n for n in step if n < len(of)) for step in batches(one, 8)])
+    assert all(steps == found[0] for steps in found)
+    assert len(found[0]) == 3
+
+
 def test_order_goes_by_seed_and_epoch() -> None:
     of = views(2, 2, 2, 2, 2, 2)
     epoch = [0]

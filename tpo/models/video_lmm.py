@@ -265,9 +265,13 @@ class VideoLMM:
         scored = iter(scores)
         return [[next(scored) for _ in candidates] for candidates in options]
 
-    def save(self, out: Path) -> None:
-        """Write a folder that `load_model` reads: weights with tokenizer and processor files, or the adapter alone."""
-        self.model.save_pretrained(out)
+    def save(self, out: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write a folder that `load_model` reads: weights with tokenizer and processor files, or the adapter alone.
+
+        Args:
+            weights: of the model, whole, where it holds parts of them itself.
+        """
+        self.model.save_pretrained(out, state_dict=weights)
         if (out / "adapter_config.json").is_file():
             return
         self.tokenizer.save_pretrained(out)

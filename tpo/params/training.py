@@ -26,6 +26,9 @@ class TrainParams(Section):
     sharing: Sharing = Field(
         "video", description="runs a video once for all its pairs, for each pair, or (none) TRL's way, for comparison"
     )
+    launch: str | None = Field(
+        None, description="several processes: a config file of `accelerate launch`, as in configs/accelerate"
+    )
     gradient_checkpointing: bool | None = Field(
         None, description="ours: saves memory for a third of the speed; none = on a GPU"
     )

@@ -48,8 +48,8 @@ def fit_pairs(
         if isinstance(shown, str):
             set_aside.append(Rejection(stage=STAGE, item=pair.id, reason=Reason.TOO_LONG, detail=shown))
         else:
-            num_shortened += shown is not pair.view
-            fitted.append(pair if shown is pair.view else pair.model_copy(update={"view": shown}))
+            num_shortened += shown != pair.view
+            fitted.append(pair if shown == pair.view else pair.model_copy(update={"view": shown}))
     return Fitted(fitted, set_aside, num_shortened)
 
 

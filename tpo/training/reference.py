@@ -45,6 +45,7 @@ def reference_scores(
     computed: dict[int, TokenScores] = {}
     model.model.eval()
     with progress(len(keys), "reference", "pairs", done=len(found)) as bar:
+        bar.disable = bool(bar.disable) or not state.is_main_process
         for group in own:
             for number, scores in zip(group, _score_row(model, rows, group, device), strict=True):
                 cache.put(keys[number], json.dumps(asdict(scores)))

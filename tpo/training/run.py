@@ -98,12 +98,24 @@ class Trained(NamedTuple):
         history: what was logged, one dict per step and per evaluation.
         fitted: which pairs were trained on, and which could not be.
         held_out: the same of the held-out pairs.
+        trainer: what trained it.
     """
 
     model: VideoLMM
     history: list[dict[str, float]]
     fitted: Fitted
     held_out: Fitted
+    trainer: VideoDPOTrainer
+
+    def save(self, out: Path) -> None:
+        """Write a folder that `load_model` reads. All processes must call it: the weights may lie in parts."""
+        accelerator = self.trainer.accelerator
+        weights = None
+        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+            weights = accelerator.get_state_dict(self.trainer.model_wrapped)
+        if accelerator.is_main_process:
+            self.model.save(out, weights)
+        accelerator.wait_for_everyone()
 
 
 def train_on_pairs(
@@ -163,7 +175,7 @@ def train_on_pairs(
     trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
     told.end_if_told()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
-    return Trained(policy, trainer.state.log_history, fitted, fitted_held_out)
+    return Trained(policy, trainer.state.log_history, fitted, fitted_held_out, trainer)
 
 
 def _sharing_trainer(
@@ -197,7 +209,9 @@ def _sharing_trainer(
     ):  # where the model is in parts, it is not placed yet
         peak = trainer.dry_step(longest)
         taken = f"; {peak / 1e9:.2g} GB taken in a dry step" if peak else ""
-        print(f"train: the longest row has {num_tokens:,} tokens; by arithmetic {expected}{taken}", flush=True)
+        trainer.accelerator.print(
+            f"train: the longest row has {num_tokens:,} tokens; by arithmetic {expected}{taken}", flush=True
+        )
     return trainer
 
 
@@ -268,9 +282,10 @@ def lora_config(policy: VideoLMM, base: ModelParams, params: TrainParams) -> Lor
 
 def _last_checkpoint(work_dir: Path) -> str | None:
     """The newest whole checkpoint; one that a kill left without its last file is removed."""
-    for folder in work_dir.glob("checkpoint-*"):
-        if not (folder / TRAINER_STATE_NAME).is_file():
-            shutil.rmtree(folder)
+    with PartialState().main_process_first():
+        for folder in work_dir.glob("checkpoint-*"):
+            if not (folder / TRAINER_STATE_NAME).is_file():
+                shutil.rmtree(folder)
     last: str | None = get_last_checkpoint(str(work_dir))
     return last
 

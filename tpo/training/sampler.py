@@ -12,9 +12,10 @@ from tpo.records import View
 class VideoGroupedSampler(Sampler[int]):
     """Numbers of pairs, so that each `batch_size` of them holds few views, and all processes have as much to do.
 
-    A view's pairs are cut into groups of `pairs_per_video` at most; groups are shuffled and packed into batches, and
-    one is taken apart only where nothing else fills a batch. Batches of one optimizer step are ordered by their number
-    of groups, which changes nothing but that the processes, which take them in turns, wait less for each other.
+    A view's pairs are cut into groups of `pairs_per_video` at most. Groups are shuffled and packed into optimizer
+    steps, and each step's into batches; one is taken apart only where nothing else fits. So which pairs make a step
+    does not depend on how many processes share it in how large batches. Batches of a step are ordered by their number
+    of groups, so that the processes, which take them in turns, wait less for each other.
 
     With several processes all need as many batches. What is missing is filled up with numbers behind the last view's,
     which stand for pairs that do not count.
@@ -34,7 +35,7 @@ class VideoGroupedSampler(Sampler[int]):
     ) -> None:
         """`batches_per_step` counts those of all processes. `in_order` keeps each step's pairs as they come."""
         self._views, self._batch_size, self._batches_per_step = views, batch_size, batches_per_step
-        self._most = min(pairs_per_video, batch_size)
+        self._most = pairs_per_video
         self._num_processes, self._seed, self._in_order, self._epoch = num_processes, seed, in_order, epoch
 
     def __len__(self) -> int:
@@ -46,19 +47,16 @@ class VideoGroupedSampler(Sampler[int]):
         numbers = list(range(len(self._views)))
         step_size = self._batch_size * self._batches_per_step
         if self._in_order:
-            windows = [numbers[first : first + step_size] for first in range(0, len(numbers), step_size)]
-            batches = [batch for window in windows for batch in self._packed(self._groups(window))]
+            steps = [self._groups(numbers[at : at + step_size]) for at in range(0, len(numbers), step_size)]
         else:
             chance.shuffle(numbers)
             groups = self._groups(numbers)
             chance.shuffle(groups)
-            batches = self._packed(groups)
-        order = []
-        for first in range(0, len(batches), self._batches_per_step):
-            step = batches[first : first + self._batches_per_step]
-            step.sort(key=lambda batch: (len(batch) < self._batch_size, self._num_groups(batch)))
-            order += [number for batch in step for number in batch]
-        yield from order
+            steps = _packed(groups, step_size)
+        for step in steps:
+            batches = [[number for group in batch for number in group] for batch in _packed(step, self._batch_size)]
+            batches.sort(key=lambda batch: (len(batch) < self._batch_size, self._num_groups(batch)))
+            yield from (number for batch in batches for number in batch)
         yield from range(len(self._views), len(self))
 
     def _groups(self, numbers: Sequence[int]) -> list[list[int]]:
@@ -68,30 +66,30 @@ class VideoGroupedSampler(Sampler[int]):
         most = self._most
         return [pairs[first : first + most] for pairs in by_view.values() for first in range(0, len(pairs), most)]
 
-    def _packed(self, groups: Sequence[list[int]]) -> list[list[int]]:
-        """Batches of exactly `batch_size`, but for the last.
-
-        Each begins with the next group and goes on with the largest that still fits.
-        """
-        waiting: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)  # by size, the next one last
-        for place, group in reversed(list(enumerate(groups))):
-            waiting[len(group)].append((place, group))
-        batches: list[list[int]] = []
-        room = 0
-        while any(waiting.values()):
-            if not room:
-                batches.append([])
-                room = self._batch_size
-            sizes = [size for size, of_size in waiting.items() if of_size]
-            fitting = [size for size in sizes if size <= room] or sizes
-            chosen = fitting if room == self._batch_size else [max(fitting)]
-            place, group = min(waiting[size][-1] for size in chosen)
-            waiting[len(group)].pop()
-            batches[-1] += group[:room]
-            if group[room:]:
-                waiting[len(group[room:])].append((place, group[room:]))
-            room = max(0, room - len(group))
-        return batches
-
     def _num_groups(self, batch: Sequence[int]) -> int:
         return len({self._views[number] for number in batch})
+
+
+def _packed(groups: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """Groups in packs of exactly `size` pairs, but for the last.
+
+    Each pack begins with the next group and goes on with the largest that still fits.
+    """
+    waiting: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)  # by size, the next one last
+    for place, group in reversed(list(enumerate(groups))):
+        waiting[len(group)].append((place, group))
+    packs: list[list[list[int]]] = []
+    room = 0
+    while any(waiting.values()):
+        if not room:
+            packs.append([])
+            room = size
+        sizes = [of for of, some in waiting.items() if some]
+        fitting = [of for of in sizes if of <= room] or sizes
+        place, group = min(waiting[of][-1] for of in (fitting if room == size else [max(fitting)]))
+        waiting[len(group)].pop()
+        packs[-1].append(group[:room])
+        if group[room:]:
+            waiting[len(group[room:])].append((place, group[room:]))
+        room = max(0, room - len(group))
+    return packs
