@@ -19,6 +19,7 @@ from tpo.training.launch import LaunchSpec, Outcome, model_folder, read_outcome,
 from tpo.training.run import history_csv
 
 CURVES = REPORTS / "training" / "curves.csv"
+HELD_OUT = REPORTS / "training" / "held_out.csv"
 REJECTED = REPORTS / "training" / "rejected.jsonl"
 
 
@@ -80,6 +81,7 @@ def train() -> None:
         out = stage.journal.folder / "out"
         outcome = train_model(stage.journal.folder / "checkpoints", out)
         write_atomic(CURVES, history_csv(outcome.history))
+        write_atomic(HELD_OUT, history_csv(outcome.history, "eval_loss"))
         rejections = [*outcome.set_aside, *outcome.held_out_set_aside]
         write_atomic(REJECTED, "".join(f"{one.model_dump_json()}\n" for one in rejections))
         run_id = log_stage(

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from tpo.errors import UserError
-from tpo.params import Params, TrainParams, load_params
+from tpo.params import LoraParams, Params, TrainParams, load_params
 
 GOOD = """\
 data: {videos: data/videos, benchmarks: data/benchmarks}
@@ -188,3 +188,30 @@ def test_a_step_that_is_no_whole_number_of_micro_batches_is_refused() -> None:
     wanted = {"beta": 0.1, "sft_alpha": 0.5, "learning_rate": 1e-4, "num_epochs": 1, "warmup_ratio": 0.1, "lora": None}
     with pytest.raises(ValidationError, match=r"pairs_per_step \(6\) must be a multiple of pairs_per_device \(4\)"):
         TrainParams(**wanted, pairs_per_step=6, pairs_per_device=4, save_every_steps=5, seed=0)
+
+
+def test_the_best_checkpoint_is_one_that_was_evaluated() -> None:
+    settings = yaml.safe_load(GOOD)["train"] | {"keep": "best", "save_every_steps": 10}
+    assert TrainParams.model_validate(settings).evaluate_every_steps is None
+    with pytest.raises(ValidationError, match="only a checkpoint that was evaluated can be the best"):
+        TrainParams.model_validate(settings | {"evaluate_every_steps": 3})
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_fits_into_the_shipped_params(recipe: Path, tmp_path: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, changes in yaml.safe_load(recipe.read_text()).items():
+        shipped[section] |= changes
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shipped))
+    params = load_params(tmp_path / "params.yaml")
+    paper = {"longva": (0.3, 0.5, 4e-6), "llava_video": (0.2, 1.0, 3e-7)}
+    if recipe.stem in paper:
+        assert (params.train.beta, params.train.sft_alpha, params.train.learning_rate) == paper[recipe.stem]
+        assert (params.train.num_epochs, params.train.warmup_ratio, params.train.lora) == (1, 0.1, None)
+        assert params.answer.full_frames == 32
+    else:
+        assert isinstance(params.train.lora, LoraParams)
+    assert params.train.pairs_per_step == 64

@@ -1,5 +1,6 @@
 """A small demo through every stage to a registered model, with the shipped base, and stages killed on that way."""
 
+import csv
 import json
 import shutil
 import sqlite3
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import edit_params, killed_when, must_work
+from processes import edit_params, finish, killed_when, must_work
 
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.build import build_videos
@@ -94,9 +95,30 @@ def test_a_killed_training_ends_at_the_very_same_weights(
 ) -> None:
     shutil.rmtree(copy / "models/tuned")
     with killed_when(
-        lambda: any(copy.glob(".tpo/train/*/checkpoints/*/trainer_state.json")), "train", copy, environment
+        lambda: any(copy.glob(".tpo/train/*/checkpoints/*/*/trainer_state.json")), "train", copy, environment
     ):
         assert not (copy / "models/tuned").exists()
     must_work("train", copy, environment)
     weights = "models/tuned/model.safetensors"
     assert (copy / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_training_in_two_processes_is_the_same_training(
+    finished: Path, copy: Path, environment: dict[str, str]
+) -> None:
+    settings = {"launch": str(ROOT / "configs/accelerate/cpu2.yaml"), "pairs_per_device": 8}
+    edit_params(copy, lambda wanted: wanted["train"].update(settings))
+    must_work("train", copy, environment)
+    curves = [list(csv.DictReader((folder / "reports/training/curves.csv").open())) for folder in (finished, copy)]
+    for name in ("loss", "rewards/margins", "grad_norm", "localized/margins"):
+        alone, together = ([float(row[name] or "nan") for row in rows] for rows in curves)
+        assert together == pytest.approx(alone, abs=1e-3, nan_ok=True), name
+    assert len(curves[0]) == 7
+    assert read_manifest(copy / "models/tuned").items_out == read_manifest(finished / "models/tuned").items_out
+
+
+def test_a_launch_config_that_is_not_there_is_named(copy: Path, environment: dict[str, str]) -> None:
+    edit_params(copy, lambda wanted: wanted["train"].update(launch="configs/nowhere.yaml"))
+    code, _, err = finish("train", copy, environment)
+    assert code == 1
+    assert "train.launch names 'configs/nowhere.yaml', and there is no such file. See configs/accelerate." in err

@@ -295,9 +295,9 @@ def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:
         parameter.requires_grad_(any(part in name for part in trained))
 
 
-def history_csv(history: Sequence[Mapping[str, float]]) -> str:
-    """The logged curves as CSV, one row a step, for `dvc plots`."""
-    curves = [entry for entry in history if "loss" in entry]
+def history_csv(history: Sequence[Mapping[str, float]], of: str = "loss") -> str:
+    """The logged curves as CSV for `dvc plots`: one row a step, or of "eval_loss" one an evaluation."""
+    curves = [entry for entry in history if of in entry]
     names = dict.fromkeys(name for entry in curves for name in entry if name != "step")
     text = io.StringIO()
     writer = csv.DictWriter(text, ["step", *names])
