@@ -147,7 +147,9 @@ def run(at: Setting, pairs: Sequence[PreferencePair], *, shared: bool) -> Measur
     folder: Any = NoiseFolder(at.num_frames)
     base: Any = Base()
     common: dict[str, Any] = {
-        "args": video_dpo_config(params, at.scratch / "run", at.device, in_order=True),
+        "args": video_dpo_config(
+            params, at.scratch / "run", at.device, dtype=str(at.dtype).removeprefix("torch."), in_order=True
+        ),
         "train_dataset": number_pairs(pairs, model),
         "processing_class": model.tokenizer,
         "peft_config": lora_config(model, base, params),

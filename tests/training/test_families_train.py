@@ -55,3 +55,26 @@ def test_a_step_of_training_moves_the_decoder_and_never_the_tower(
     frames = world.folder.frames(world.videos[world.pairs[0].video_id].path, world.pairs[0].view)
     scores = [m.answer_logprobs(frames, "What comes first?", ["a red star"]) for m in (before, after)]
     assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize("lora", [None, LoraParams(r=2, alpha=4)], ids=["full", "lora"])
+def test_in_bfloat16_what_is_trained_is_float32_and_saved_as_the_base_is(
+    world, base: Path, tmp_path: Path, lora: LoraParams | None
+) -> None:
+    """A step of 4e-6 is less than bfloat16 can add to most weights."""
+    changes = {"pairs_per_step": 6, "pairs_per_device": 3, "lora": lora, "num_epochs": 4, "learning_rate": 3e-3}
+    settings = world.params.model_copy(update=changes)
+    found = train_on_pairs(
+        world.pairs, world.videos, world.folder, params(base, dtype="bfloat16"), settings, tmp_path / "work"
+    )
+    moments = [state["exp_avg"].dtype for state in found.trainer.optimizer.state.values()]
+    assert set(moments) == {torch.float32}
+    steps = [entry for entry in found.history if "loss" in entry]
+    assert steps[0]["drift/chosen"] == pytest.approx(0, abs=1e-2), "the reference rounds as training does"
+    assert steps[-1]["rewards/margins"] > steps[0]["rewards/margins"] + 0.01
+    found.save(tmp_path / "tuned")
+    saved = load(tmp_path / "tuned", dtype="bfloat16").model.state_dict()
+    before = load(base, dtype="bfloat16").model.state_dict()
+    assert {weights.dtype for weights in found.model.bare.state_dict().values()} <= {torch.bfloat16, torch.float32}
+    assert any(not torch.equal(saved[name], before[name]) for name in before if "language_model.layers" in name)
+    assert all(torch.equal(saved[name], before[name]) for name in before if "vision_tower" in name or "visual" in name)

@@ -19,7 +19,7 @@ from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.training.features import VideoFeatures
 from tpo.training.reference import reference_key, reference_scores
 from tpo.training.rows import PairRows
-from tpo.training.run import history_csv, train_on_pairs, video_dpo_config
+from tpo.training.run import history_csv, lora_config, train_on_pairs, video_dpo_config
 from tpo.training.scoring import add_row_scoring
 from tpo.training.trainer import VideoDPOTrainer
 
@@ -232,6 +232,39 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pairs(world, tmp_p
         train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
 
 
+def test_sharing_with_context_parallelism_is_refused_with_the_reason(world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(VideoDPOTrainer, "get_cp_size", lambda _: 2)
+    with pytest.raises(UserError, match="an answer would see the others"):
+        shared_trainer(world, tmp_path, world.params)
+
+
+def test_a_decoder_that_cannot_share_is_refused_with_what_to_set(world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tpo.training.branches._CAN_BRANCH", ("llama",))
+    with pytest.raises(UserError, match="cannot share a prefix: exact for llama with full"):
+        shared_trainer(world, tmp_path, world.params)
+
+
+def test_no_dropout_makes_noise_that_branches_would_share(world, tmp_path: Path) -> None:
+    trainer = shared_trainer(world, tmp_path, world.params)
+    trainer.model.config.get_text_config().attention_dropout = 0.9
+    for module in trainer.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.9
+    first, second = (loss_and_gradients(trainer, [0, 2])[0] for _ in range(2))
+    assert first == second
+    config = lora_config(load_model(world.base), world.base, changed(world.params, lora=LORA.model_dump()))
+    assert config.lora_dropout == 0
+
+
+def test_trls_own_way_trains_on_every_pair_once_and_evaluates(world, tmp_path: Path) -> None:
+    params = changed(world.params, sharing="none", pairs_per_step=2, pairs_per_device=2)
+    found = train_on_pairs(
+        world.pairs[:4], world.videos, world.folder, world.base, params, tmp_path, held_out=world.pairs[4:]
+    )
+    assert [entry["step"] for entry in found.history if "loss" in entry] == [1, 2]
+    assert [entry["step"] for entry in found.history if "eval_loss" in entry] == [2]
+
+
 class Counted:
     """How often a model's row was scored."""
 
@@ -292,7 +325,7 @@ def test_another_bases_reference_is_never_used(world, tmp_path: Path) -> None:
 
 def curves(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """What was logged for each step, but for how long it took."""
-    clocks = ("tokens_per_second", "gpu_hours")
+    clocks = ("tokens_per_second", "device_hours")
     return [{k: v for k, v in entry.items() if k not in clocks} for entry in history if "loss" in entry]
 
 

@@ -66,7 +66,7 @@ def changed(params: TrainParams, **changes: object) -> TrainParams:
 
 
 def steps_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    clocks = ("tokens_per_second", "gpu_hours")
+    clocks = ("tokens_per_second", "device_hours")
     return [{k: v for k, v in entry.items() if k not in clocks} for entry in history if "loss" in entry]
 
 

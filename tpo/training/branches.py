@@ -60,6 +60,8 @@ def _attend(
     if branches is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
+    # Where weights are float32 these are turned in float32, and autocast rounds them for plain attention alone.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     many: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     start = branches.prefix + branches.lengths[0]
     head = slice(0, start)

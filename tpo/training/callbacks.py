@@ -118,5 +118,5 @@ class Cost(TrainerCallback):
         entry, now_s = state.log_history[-1], time.perf_counter()
         if "tokens" in entry:
             entry["tokens_per_second"] = logs["tokens_per_second"] = entry["tokens"] / (now_s - self._logged_s)
-            entry["gpu_hours"] = logs["gpu_hours"] = (now_s - self._started_s) * self._num_devices / 3600
+            entry["device_hours"] = logs["device_hours"] = (now_s - self._started_s) * self._num_devices / 3600
             self._logged_s = now_s

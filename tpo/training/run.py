@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from transformers import PrinterCallback
@@ -29,7 +30,7 @@ from tpo.training.memory import estimate_memory
 from tpo.training.probe import Probe, make_probe
 from tpo.training.reference import reference_scores
 from tpo.training.rows import PairRows
-from tpo.training.scoring import add_row_scoring
+from tpo.training.scoring import add_row_scoring, computing_in
 from tpo.training.self_check import check_sharing
 from tpo.training.trainer import VideoDPOConfig, VideoDPOTrainer
 from tpo.video.decode import VideoFolder
@@ -40,11 +41,12 @@ def video_dpo_config(
     output_dir: Path,
     device: str,
     *,
+    dtype: str = "float32",
     in_order: bool = False,
     num_processes: int = 1,
     evaluates: bool = False,
 ) -> VideoDPOConfig:
-    """TRL's settings for ours."""
+    """TRL's settings for ours. In `dtype` products are computed; what is trained is float32 in any case."""
     shares = params.sharing != "none"
     checkpointing = params.gradient_checkpointing
     return VideoDPOConfig(
@@ -66,7 +68,8 @@ def video_dpo_config(
         weight_decay=0.0,
         max_length=None,  # a multimodal prompt is never truncated
         gradient_checkpointing=device != "cpu" if checkpointing is None else checkpointing,
-        bf16=device != "cpu",
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
         use_cpu=device == "cpu",
         remove_unused_columns=False,
         prediction_loss_only=True,
@@ -150,10 +153,12 @@ def train_on_pairs(
     work_dir = work_dir / content_id([pair.model_dump(mode="json") for pair in everything])
     work_dir.mkdir(parents=True, exist_ok=True)
     config = video_dpo_config(
-        params, work_dir, policy.model.device.type, in_order=in_order, num_processes=num_processes,
+        params, work_dir, policy.model.device.type, dtype=base.dtype, in_order=in_order, num_processes=num_processes,
         evaluates=bool(fitted_held_out.pairs),
     )  # fmt: skip
-    repeats = params.pairs_per_device * num_processes
+    # TRL's own way knows nothing of pairs that do not count.
+    fills_up = params.sharing != "none" and num_processes > 1
+    repeats = params.pairs_per_device * num_processes if fills_up else 0
     common: dict[str, Any] = {
         "args": config,
         "train_dataset": number_pairs(fitted.pairs, policy, num_repeats=repeats),
@@ -165,16 +170,20 @@ def train_on_pairs(
     }
     if params.lora is None:  # an adapter freezes everything else by itself; weights of 4 bits can have no gradient
         _freeze_all_but(policy, policy.family.trained)
+        # A step of the paper's learning rates is less than bfloat16 can add to a weight: nothing would ever move.
+        policy.model.float()
     if params.sharing == "none":
         trainer = _plain_trainer(policy, everything, videos, folder, base, common)
     else:
-        trainer = _sharing_trainer(policy, everything, videos, folder, params, common, replies)
+        trainer = _sharing_trainer(policy, everything, videos, folder, base, params, common, replies)
     told = SaveOnSigterm()
     probe = make_probe(fitted_held_out.pairs, params.probe_pairs, videos, folder)
     _add_callbacks(trainer, policy, params, told, probe, num_processes)
     trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
     told.end_if_told()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
+    if params.lora is None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        policy.model.to(getattr(torch, base.dtype))  # as it is evaluated and served
     return Trained(policy, trainer.state.log_history, fitted, fitted_held_out, trainer)
 
 
@@ -183,6 +192,7 @@ def _sharing_trainer(
     pairs: Sequence[PreferencePair],
     videos: Mapping[str, Video],
     folder: VideoFolder,
+    base: ModelParams,
     params: TrainParams,
     common: Mapping[str, Any],
     replies: ReplyCache | None,
@@ -196,8 +206,9 @@ def _sharing_trainer(
     rows = PairRows(pairs, VideoFeatures(policy, videos, folder, disk), policy, params.sharing)
     add_row_scoring(policy.bare, policy.family)
     longest = _longest_group(rows, policy, videos, params)
-    check_sharing(policy, rows, longest)
-    with branching(policy.model):
+    with computing_in(base.dtype, device):
+        check_sharing(policy, rows, longest)
+    with branching(policy.model), computing_in(base.dtype, device):
         reference = reference_scores(policy, rows, replies or ReplyCache(work_dir / "reference.sqlite"), device)
     trainer = VideoDPOTrainer(policy, rows=rows, data_collator=rows.collate, **common)
     trainer.use_reference(reference)

@@ -13,6 +13,14 @@ from tpo.training.rows import Row
 _TOKENS_AT_ONCE = 512  # ours: their float32 logits take 0.3 GB with a vocabulary of 152,000
 
 
+def computing_in(dtype: str, device: torch.device) -> torch.autocast:
+    """Multiply matrices in this dtype meanwhile, whatever that of the weights is: as the trainer does while training.
+
+    What is compared with training, as the reference is, must round as training does.
+    """
+    return torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
+
+
 def add_row_scoring(model: Any, family: Family) -> None:
     """Let `model(row=…, encoded=…)` score a row, whatever wraps the model: adapters, DDP, FSDP, DeepSpeed.
 

@@ -39,13 +39,17 @@ def check_sharing(model: VideoLMM, rows: PairRows, numbers: Sequence[int]) -> No
     said = [(pair.question, getattr(pair, side)) for side in ("chosen", "rejected") for pair in pairs]
     apart = torch.cat([_score_apart(model, video, encoded, question, answer) for question, answer in said])
     off = float((shared - apart).abs().mean())
-    tolerance = _TOLERANCE[model.model.dtype]
+    tolerance = _TOLERANCE[_computed_in(model.model.device, model.model.dtype)]
     if not off <= tolerance:
         raise UserError(
             f"Rows that share a video's prefix do not score as rows of their own in {model.folder}: log-probabilities "
             f"of tokens are off by {off:.2g} on average, where {tolerance:g} is rounding. Set train.sharing to none, "
             "and please report it."
         )
+
+
+def _computed_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
 def _score_apart(

@@ -178,6 +178,10 @@ class VideoDPOTrainer(DPOTrainer):
 
     def _row_loss(self, model: Any, numbers: Sequence[int], *, counts: bool) -> torch.Tensor:
         """TRL's losses and the SFT term for pairs of one view: the mean over them."""
+        with self.accelerator.autocast():  # around the tower too, and around what nothing is wrapped around yet
+            return self._row_loss_as_is(model, numbers, counts=counts)
+
+    def _row_loss_as_is(self, model: Any, numbers: Sequence[int], *, counts: bool) -> torch.Tensor:
         assert self._rows is not None
         try:
             row, encoded = self._rows.row(numbers, self.args.device)
