@@ -9,7 +9,7 @@ from prefect import task
 
 from flows.frames import FRAME_CACHE, INDEXES
 from flows.replies import REPLIES
-from flows.stage import CATALOG, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
+from flows.stage import CATALOG, JOURNALS, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
 from tpo.params import load_params
 from tpo.records import PreferencePair, Video
@@ -42,6 +42,7 @@ def train_model(work_dir: Path, out: Path) -> Outcome:
         params=params.train,
         in_order=params.mix.order == "easy_to_hard",
         replies=REPLIES,
+        features=JOURNALS / "features",
         work_dir=work_dir,
     )
     shutil.rmtree(out, ignore_errors=True)

@@ -24,7 +24,7 @@ from tpo.training.fitting import count_tokens, fit_pairs
 from tpo.training.memory import estimate_memory
 from tpo.training.probe import make_probe
 from tpo.training.rows import PairRows
-from tpo.training.run import Trained, train_on_pairs
+from tpo.training.run import Kept, Trained, train_on_pairs
 from tpo.training.trainer import VideoDPOTrainer
 from tpo.video.decode import VideoFolder
 
@@ -273,6 +273,18 @@ def test_features_on_disk_save_the_tower(world, tmp_path: Path) -> None:
     broken, tower = features()
     assert torch.equal(broken.encoded(views[0]).features[0], expected[0].features[0])
     assert tower.runs == 1
+
+
+def test_training_from_features_on_disk_is_the_same_training(world, tmp_path: Path, monkeypatch) -> None:
+    params = changed(world.params, feature_cache_gb=1)
+    kept = Kept(features=tmp_path / "features")
+    first = train(world, tmp_path / "first", params, kept=kept)
+    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoLMM, "encode_video", None)  # nothing is encoded again
+        again = train(world, tmp_path / "again", params, kept=kept)
+    without = train(world, tmp_path / "without", world.params)
+    assert steps_of(first.history) == steps_of(again.history) == steps_of(without.history)
 
 
 def test_features_on_disk_stay_within_their_bytes(world, tmp_path: Path) -> None:

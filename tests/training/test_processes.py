@@ -32,6 +32,7 @@ def spec_of(world, folder: Path, **changes: Any) -> LaunchSpec:
         params=changed(world.params, **changes),
         in_order=False,
         replies=folder / "replies.sqlite",
+        features=folder / "features",
         work_dir=folder / "work",
     )
 

@@ -19,7 +19,7 @@ from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.training.features import VideoFeatures
 from tpo.training.reference import reference_key, reference_scores
 from tpo.training.rows import PairRows
-from tpo.training.run import history_csv, lora_config, train_on_pairs, video_dpo_config
+from tpo.training.run import Kept, history_csv, lora_config, train_on_pairs, video_dpo_config
 from tpo.training.scoring import add_row_scoring
 from tpo.training.trainer import VideoDPOTrainer
 
@@ -318,8 +318,9 @@ def test_another_bases_reference_is_never_used(world, tmp_path: Path) -> None:
     for pair in world.pairs:
         cache.put(reference_key(other, pair), json.dumps({"chosen": [-50.0], "rejected": [-1.0]}))
     _, history, *_ = train_on_pairs(
-        world.pairs, world.videos, world.folder, world.base, world.params, tmp_path / "work", replies=cache
-    )
+        world.pairs, world.videos, world.folder, world.base, world.params, tmp_path / "work",
+        kept=Kept(replies=tmp_path / "reference.sqlite"),
+    )  # fmt: skip
     assert history[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
 
 

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from tpo.errors import UserError
 from tpo.params import ModelParams, TrainParams
 from tpo.records import PreferencePair, Rejection, Video
-from tpo.replies import ReplyCache
-from tpo.training.run import Trained, train_on_pairs
+from tpo.training.run import Kept, Trained, train_on_pairs
 from tpo.video.decode import VideoFolder
 from tpo.video.frame_cache import FrameCache
 
@@ -39,6 +38,7 @@ class LaunchSpec(BaseModel):
     params: TrainParams
     in_order: bool
     replies: Path
+    features: Path
     work_dir: Path
 
 
@@ -77,7 +77,7 @@ def train_here(spec: LaunchSpec, out: Path) -> Outcome:
         spec.work_dir,
         held_out=spec.held_out,
         in_order=spec.in_order,
-        replies=ReplyCache(spec.replies),
+        kept=Kept(spec.replies, spec.features),
     )
     outcome = Outcome.of(trained)
     trained.save(out / _MODEL)

@@ -93,6 +93,18 @@ def video_dpo_config(
     )
 
 
+class Kept(NamedTuple):
+    """Where things are kept for later runs too; none = for this one, in its work folder.
+
+    Attributes:
+        replies: a `ReplyCache` with the base's log-probabilities.
+        features: folder of what the tower makes of videos, if `feature_cache_gb` lets it be kept.
+    """
+
+    replies: Path | None = None
+    features: Path | None = None
+
+
 class Trained(NamedTuple):
     """What came out of training.
 
@@ -131,14 +143,14 @@ def train_on_pairs(
     *,
     held_out: Sequence[PreferencePair] = (),
     in_order: bool = False,
-    replies: ReplyCache | None = None,
+    kept: Kept | None = None,
 ) -> Trained:
     """Train the base on `pairs`; goes on from the last checkpoint in `work_dir` if there is one.
 
     Args:
         held_out: pairs that are not trained on and evaluated now and then.
         in_order: take the pairs in the order given, as from easy to hard, instead of shuffling them.
-        replies: where the base's log-probabilities are kept; none = in `work_dir`.
+        kept: where what later runs can use again is kept; none = in `work_dir`.
 
     Raises:
         UserError: nothing can be trained on, or training cannot go on; says what and what to do.
@@ -175,7 +187,7 @@ def train_on_pairs(
     if params.sharing == "none":
         trainer = _plain_trainer(policy, everything, videos, folder, base, common)
     else:
-        trainer = _sharing_trainer(policy, everything, videos, folder, base, params, common, replies)
+        trainer = _sharing_trainer(policy, everything, videos, folder, base, params, common, kept or Kept())
     told = SaveOnSigterm()
     probe = make_probe(fitted_held_out.pairs, params.probe_pairs, videos, folder)
     _add_callbacks(trainer, policy, params, told, probe, num_processes)
@@ -195,21 +207,22 @@ def _sharing_trainer(
     base: ModelParams,
     params: TrainParams,
     common: Mapping[str, Any],
-    replies: ReplyCache | None,
+    kept: Kept,
 ) -> VideoDPOTrainer:
     """Checked against rows of their own, with the reference known, and tried out on the longest row."""
     config: VideoDPOConfig = common["args"]
     work_dir, device = Path(str(config.output_dir)), policy.model.device
     disk = None
     if params.feature_cache_gb:
-        disk = FeatureCache(Path(".tpo/features"), int(params.feature_cache_gb * 1e9), policy.id)
+        disk = FeatureCache(kept.features or work_dir / "features", int(params.feature_cache_gb * 1e9), policy.id)
     rows = PairRows(pairs, VideoFeatures(policy, videos, folder, disk), policy, params.sharing)
     add_row_scoring(policy.bare, policy.family)
     longest = _longest_group(rows, policy, videos, params)
     with computing_in(base.dtype, device):
         check_sharing(policy, rows, longest)
     with branching(policy.model), computing_in(base.dtype, device):
-        reference = reference_scores(policy, rows, replies or ReplyCache(work_dir / "reference.sqlite"), device)
+        replies = ReplyCache(kept.replies or work_dir / "reference.sqlite")
+        reference = reference_scores(policy, rows, replies, device)
     trainer = VideoDPOTrainer(policy, rows=rows, data_collator=rows.collate, **common)
     trainer.use_reference(reference)
     num_tokens = rows.row(longest, device)[0].num_tokens
