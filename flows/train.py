@@ -1,5 +1,6 @@
 """train: data/pairs → models/tuned. DPO + α·SFT on full video and question; the curves go to MLflow."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from flows.stage import CATALOG, JOURNALS, PAIRS, REPORTS, TASK, TUNED, VALIDATI
 from tpo.errors import UserError
 from tpo.params import load_params
 from tpo.records import PreferencePair, Video
-from tpo.registry.tracking import log_stage
+from tpo.registry.tracking import log_outcome, start_run, tracking_uri
 from tpo.store import digest, read_manifest, read_records, write_atomic
 from tpo.training.launch import LaunchSpec, Outcome, model_folder, read_outcome, train_here
 from tpo.training.run import history_csv
@@ -24,7 +25,7 @@ REJECTED = REPORTS / "training" / "rejected.jsonl"
 
 
 @task(name="train", **TASK)
-def train_model(work_dir: Path, out: Path) -> Outcome:
+def train_model(work_dir: Path, out: Path, run_id: str) -> Outcome:
     """Train, or go on from the last checkpoint in `work_dir`; here, or in processes that `accelerate` starts.
 
     Reads the pairs itself: Prefect looks into all that a task is handed.
@@ -44,6 +45,7 @@ def train_model(work_dir: Path, out: Path) -> Outcome:
         replies=REPLIES,
         features=JOURNALS / "features",
         work_dir=work_dir,
+        mlflow_run_id=run_id,
     )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -58,7 +60,8 @@ def _launch(spec: LaunchSpec, out: Path, config: str) -> Outcome:
     file = out / "spec.json"
     file.write_text(spec.model_dump_json(), encoding="utf-8")
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
-    with subprocess.Popen([*launcher, "-m", "tpo.training.launch", str(file), str(out)]) as processes:
+    command = [*launcher, "-m", "tpo.training.launch", str(file), str(out)]
+    with subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri()}) as processes:
         try:
             processes.wait()
         except BaseException:
@@ -80,19 +83,14 @@ def train() -> None:
     }
     with Stage("train", "pairs", digest(PAIRS / "pairs.jsonl", PAIRS / "held_out.jsonl"), wanted) as stage:
         out = stage.journal.folder / "out"
-        outcome = train_model(stage.journal.folder / "checkpoints", out)
+        with start_run("train", params.register_.experiment, params=wanted) as run_id:
+            outcome = train_model(stage.journal.folder / "checkpoints", out, run_id)
+            metrics = {"num_pairs": outcome.num_pairs, "seconds": stage.clock.seconds}
+            log_outcome(metrics, [PAIRS / "manifest.json"])
         write_atomic(CURVES, history_csv(outcome.history))
         write_atomic(HELD_OUT, history_csv(outcome.history, "eval_loss"))
         rejections = [*outcome.set_aside, *outcome.held_out_set_aside]
         write_atomic(REJECTED, "".join(f"{one.model_dump_json()}\n" for one in rejections))
-        run_id = log_stage(
-            "train",
-            params.register_.experiment,
-            params=wanted,
-            metrics={"num_pairs": num_pairs, "seconds": stage.clock.seconds},
-            history=outcome.history,
-            artifacts=[PAIRS / "manifest.json"],
-        )
         stage.publish(
             TUNED,
             {".": lambda folder: _move_all(model_folder(out), folder)},

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import torch
 from test_trainer import changed, load, start_in_child, steps_of
@@ -131,6 +132,52 @@ def test_held_out_pairs_and_a_probe_of_them_are_evaluated_also_at_the_end(world,
     assert len(steps_of(found.history)) == 4
 
 
+def test_curves_are_in_mlflow_while_it_trains_and_whole_after_a_stop(world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(None)
+    params = changed(world.params, save_every_steps=2)
+    seen: list[int] = []
+    usual = VideoDPOTrainer.training_step
+
+    def train_in(run_id: str) -> Trained:
+        return train(world, tmp_path / "work", params, held_out=world.pairs[:1], mlflow_run_id=run_id)
+
+    def curve(run_id: str, name: str) -> list[tuple[int, float]]:
+        return sorted((point.step, point.value) for point in mlflow.MlflowClient().get_metric_history(run_id, name))
+
+    first, second = (mlflow.MlflowClient().create_run("0").info.run_id for _ in range(2))
+
+    def step(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(len(curve(first, "loss")))
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return usual(trainer, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoDPOTrainer, "training_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train_in(first)
+    assert seen == [0, 1, 2, 3]
+    found = train_in(second)
+    for name in ("loss", "rewards/margins", "comprehensive/margins", "tokens_per_second", "device_hours"):
+        expected = {entry["step"]: entry[name] for entry in found.history if name in entry}
+        assert dict(curve(second, name)) == pytest.approx(expected), name
+        assert len(expected) == 6
+    hours = [value for _, value in curve(second, "device_hours")]
+    assert hours == sorted(hours)
+    assert [step for step, _ in curve(second, "eval_loss")] == [2, 4, 6]
+    assert [step for step, _ in curve(second, "eval_probe_accuracy")] == [2, 4, 6]
+
+
+def test_an_mlflow_server_that_is_away_does_not_stop_training(world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri(None)
+    with pytest.warns(UserWarning, match="MLflow takes no curves for now, and gets them later"):
+        found = train(world, tmp_path, world.params, mlflow_run_id="0" * 32)
+    assert len(steps_of(found.history)) == 6
+
+
 def test_a_probe_asks_for_the_chosen_answer_among_others(world) -> None:
     probe = make_probe(world.pairs, 4, world.videos, world.folder)
     assert probe is not None
@@ -243,6 +290,29 @@ class Tower:
 
     def _count(self, *_: Any) -> None:
         self.runs += 1
+
+
+def test_what_is_announced_is_decoded_ahead_and_once(world, monkeypatch) -> None:
+    model, decoded, usual = load(world), [], VideoFolder.frames
+
+    def frames(folder: VideoFolder, path: str, view: Any) -> Any:
+        decoded.append(view)
+        return usual(folder, path, view)
+
+    monkeypatch.setattr(VideoFolder, "frames", frames)
+    full = world.pairs[0].view
+    views = [full.model_copy(update={"timestamps_s": (float(number), 7.0)}) for number in range(12)]
+    features = VideoFeatures(model, world.videos, world.folder)
+    features.announce(views)
+    deadline = time.monotonic() + 20
+    while len(decoded) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(view.timestamps_s for view in decoded) == sorted(view.timestamps_s for view in views[:4])
+    for view in views[::-1]:  # in another order than announced: nothing gets stuck
+        assert features.encoded(view).video.timestamps_s[0] == pytest.approx(view.timestamps_s[0], abs=0.6)
+    for view in views:
+        features.encoded(view)
+    assert {view.timestamps_s for view in decoded} == {view.timestamps_s for view in views}
 
 
 def test_features_on_disk_save_the_tower(world, tmp_path: Path) -> None:

@@ -116,14 +116,19 @@ def log_stage(
         artifacts: text files (manifests, reports); stored under their folder's name, redacted.
         history: a trainer's `state.log_history`; every number in it becomes a point of a curve at its step.
     """
+    with start_run(stage, experiment, params=params, tags=tags) as run_id:
+        _log_curves(run_id, history)
+        log_outcome(metrics, artifacts)
+    return run_id
+
+
+def log_outcome(metrics: Mapping[str, float], artifacts: Sequence[Path] = ()) -> None:
+    """Figures and text files of what a run came to, to the run that is active; see `log_stage`."""
     import mlflow
 
-    with start_run(stage, experiment, params=params, tags=tags) as run_id:
-        mlflow.log_metrics(dict(metrics))
-        _log_curves(run_id, history)
-        for path in artifacts:
-            mlflow.log_text(redact(path.read_text(encoding="utf-8")), f"{path.absolute().parent.name}/{path.name}")
-    return run_id
+    mlflow.log_metrics(dict(metrics))
+    for path in artifacts:
+        mlflow.log_text(redact(path.read_text(encoding="utf-8")), f"{path.absolute().parent.name}/{path.name}")
 
 
 def _log_curves(run_id: str, history: Iterable[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from tpo.errors import UserError
 from tpo.progress import progress
+
+_MOST_METRICS = 1000  # MLflow refuses larger batches
 
 
 class Progress(TrainerCallback):
@@ -105,18 +108,69 @@ class StopOnCollapse(TrainerCallback):
 
 
 class Cost(TrainerCallback):
-    """Tokens a second and hours of all devices, in every log entry of training."""
+    """Tokens a second and hours of all devices, in every log entry of training; hours before a kill count too."""
 
     def __init__(self, num_devices: int) -> None:
         self._num_devices = num_devices
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._started_s, self._logged_s = time.perf_counter(), time.perf_counter()
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self._hours_before = max((entry.get("device_hours", 0) for entry in state.log_history), default=0)
+        self._started_s = self._logged_s = time.perf_counter()
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         logs: dict[str, float] = kwargs["logs"]
         entry, now_s = state.log_history[-1], time.perf_counter()
         if "tokens" in entry:
             entry["tokens_per_second"] = logs["tokens_per_second"] = entry["tokens"] / (now_s - self._logged_s)
-            entry["device_hours"] = logs["device_hours"] = (now_s - self._started_s) * self._num_devices / 3600
+            hours = self._hours_before + (now_s - self._started_s) * self._num_devices / 3600
+            entry["device_hours"] = logs["device_hours"] = hours
             self._logged_s = now_s
+
+
+class LiveCurves(TrainerCallback):
+    """Every figure that is logged, in an MLflow run while it trains; what a run before a kill logged comes first.
+
+    The server is MLflow's own setting. One that is away for a while gets what it missed later; it never stops training.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._waiting: list[dict[str, float]] = []
+        self._warned = False
+
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self._waiting.extend(dict(entry) for entry in state.log_history)
+        self._send(state)
+
+    def on_log(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self._waiting.append(dict(state.log_history[-1]))
+        self._send(state)
+
+    def on_evaluate(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        probed = {name: value for name, value in state.log_history[-1].items() if name == "eval_probe_accuracy"}
+        self._waiting.append({"step": state.global_step, **probed})
+        self._send(state)
+
+    def _send(self, state: TrainerState) -> None:
+        if not state.is_world_process_zero:
+            return
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        now_ms = int(time.time() * 1000)
+        points = [
+            Metric(name, float(value), now_ms, int(entry["step"]))
+            for entry in self._waiting
+            for name, value in entry.items()
+            if name != "step" and isinstance(value, int | float)
+        ]
+        try:
+            for first in range(0, len(points), _MOST_METRICS):
+                MlflowClient().log_batch(self._run_id, metrics=points[first : first + _MOST_METRICS])
+        except MlflowException as error:
+            if not self._warned:
+                warnings.warn(f"MLflow takes no curves for now, and gets them later: {error}", stacklevel=2)
+            self._warned = True
+            return
+        self._waiting.clear()

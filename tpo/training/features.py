@@ -56,7 +56,11 @@ class VideoFeatures:
         Raises:
             DecodeError: its video cannot be decoded any more.
         """
-        found = self._kept.get(view) or self._read(view) or self._encode(view)
+        decoding = self._ahead.pop(view, None)
+        if decoding is None and len(self._ahead) == _DECODED_AHEAD:
+            self._ahead.pop(next(iter(self._ahead)))  # announced, and never asked for
+        self._fill()
+        found = self._kept.get(view) or self._read(view) or self._encode(view, decoding)
         self._kept[view] = found
         self._kept.move_to_end(view)
         while len(self._kept) > 1 and sum(one.num_bytes for one in self._kept.values()) > _KEPT_BYTES:
@@ -77,9 +81,7 @@ class VideoFeatures:
         found = self._disk.read(view) if self._disk else None
         return None if found is None else EncodedVideo(*found)
 
-    def _encode(self, view: View) -> EncodedVideo:
-        decoding = self._ahead.pop(view, None)
-        self._fill()
+    def _encode(self, view: View, decoding: Future[VideoInput] | None) -> EncodedVideo:
         video = self.prepared(view) if decoding is None else decoding.result()
         with torch.no_grad():
             features = [one.cpu() for one in self._model.encode_video(video)]

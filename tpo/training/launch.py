@@ -40,6 +40,7 @@ class LaunchSpec(BaseModel):
     replies: Path
     features: Path
     work_dir: Path
+    mlflow_run_id: str | None = None
 
 
 class Outcome(BaseModel):
@@ -78,6 +79,7 @@ def train_here(spec: LaunchSpec, out: Path) -> Outcome:
         held_out=spec.held_out,
         in_order=spec.in_order,
         kept=Kept(spec.replies, spec.features),
+        mlflow_run_id=spec.mlflow_run_id,
     )
     outcome = Outcome.of(trained)
     trained.save(out / _MODEL)

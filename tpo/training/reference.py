@@ -59,12 +59,13 @@ def reference_scores(
 def reference_key(model: VideoLMM, pair: PreferencePair) -> str:
     """Everything that a pair's reference depends on.
 
-    The checkpoint's files and settings (`VideoLMM.id`), what is shown (the video's sha256, moments), what is said, and
-    the versions of what decodes and computes.
+    The checkpoint's files and settings (`VideoLMM.id`), in which dtype its weights are here, what is shown (the video's
+    sha256, moments), what is said, and the versions of what decodes and computes.
     """
     versions = [f"av{av.__version__}", f"torch{torch.__version__}", f"transformers{transformers.__version__}"]
     said = [pair.question, pair.chosen, pair.rejected]
-    return content_id("reference", model.id, pair.view.model_dump(mode="json"), said, versions)
+    weights = str(model.model.dtype)
+    return content_id("reference", model.id, weights, pair.view.model_dump(mode="json"), said, versions)
 
 
 @torch.no_grad()

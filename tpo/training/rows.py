@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.models.family import VideoInput
 from tpo.models.prefix import batch_positions
@@ -12,6 +13,7 @@ from tpo.params import Sharing
 from tpo.records import PreferencePair, View
 from tpo.training.branches import Branches
 from tpo.training.features import VideoFeatures
+from tpo.video.decode import DecodeError
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ class PairRows:
             by_view.setdefault(self.pairs[number].view, []).append(number)
         return list(by_view.values())
 
+    def named(self, numbers: Sequence[int]) -> str:
+        """Pairs by their ids, for people."""
+        return ("pair " if len(numbers) == 1 else "pairs ") + " and ".join(self.pairs[number].id for number in numbers)
+
     def collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
         """Rows of `number_pairs` as a batch: no pixels, since a trainer holds all batches of a step at once.
 
@@ -123,10 +129,15 @@ class PairRows:
         """The row of pairs of one view, and the tower's output for it.
 
         Raises:
-            DecodeError: the video cannot be decoded any more.
-            UserError: the row is longer than the decoder can take.
+            UserError: the video cannot be decoded any more, or the row is longer than the decoder can take.
         """
         pairs = [self.pairs[number] for number in numbers]
-        found = self.features.encoded(pairs[0].view)
+        try:
+            found = self.features.encoded(pairs[0].view)
+        except DecodeError as error:
+            raise UserError(
+                f"The video of {self.named(numbers)} can no longer be decoded: {error}. Put it back and run again: "
+                "training goes on from its last checkpoint. If it is gone or another, `dvc repro` ingests again."
+            ) from error
         row = build_row(self._model, found.video, pairs)
         return row.to(device), [one.to(device, non_blocking=True) for one in found.features]

@@ -21,7 +21,7 @@ from tpo.records import PreferencePair, Video, content_id
 from tpo.replies import ReplyCache
 from tpo.store import count_reasons
 from tpo.training.branches import branching
-from tpo.training.callbacks import Cost, EvaluateAtEnd, Probing, Progress, SaveOnSigterm, StopOnCollapse
+from tpo.training.callbacks import Cost, EvaluateAtEnd, LiveCurves, Probing, Progress, SaveOnSigterm, StopOnCollapse
 from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.training.feature_cache import FeatureCache
 from tpo.training.features import VideoFeatures
@@ -144,6 +144,7 @@ def train_on_pairs(
     held_out: Sequence[PreferencePair] = (),
     in_order: bool = False,
     kept: Kept | None = None,
+    mlflow_run_id: str | None = None,
 ) -> Trained:
     """Train the base on `pairs`; goes on from the last checkpoint in `work_dir` if there is one.
 
@@ -151,6 +152,7 @@ def train_on_pairs(
         held_out: pairs that are not trained on and evaluated now and then.
         in_order: take the pairs in the order given, as from easy to hard, instead of shuffling them.
         kept: where what later runs can use again is kept; none = in `work_dir`.
+        mlflow_run_id: a run that gets the curves while they grow.
 
     Raises:
         UserError: nothing can be trained on, or training cannot go on; says what and what to do.
@@ -191,6 +193,8 @@ def train_on_pairs(
     told = SaveOnSigterm()
     probe = make_probe(fitted_held_out.pairs, params.probe_pairs, videos, folder)
     _add_callbacks(trainer, policy, params, told, probe, num_processes)
+    if mlflow_run_id is not None:
+        trainer.add_callback(LiveCurves(mlflow_run_id))
     trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
     told.end_if_told()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
@@ -228,9 +232,8 @@ def _sharing_trainer(
     num_tokens = rows.row(longest, device)[0].num_tokens
     policy.model = trainer.model
     expected = estimate_memory(policy, num_tokens, checkpointing=config.gradient_checkpointing)
-    if not (
-        trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    ):  # where the model is in parts, it is not placed yet
+    in_parts = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # then it is not on its devices yet
+    if not in_parts:
         peak = trainer.dry_step(longest)
         taken = f"; {peak / 1e9:.2g} GB taken in a dry step" if peak else ""
         trainer.accelerator.print(

@@ -29,7 +29,6 @@ from tpo.training.reference import TokenScores
 from tpo.training.rows import PairRows, Row
 from tpo.training.sampler import VideoGroupedSampler
 from tpo.training.scoring import add_row_scoring
-from tpo.video.decode import DecodeError
 
 _LESS_MEMORY = (
     "Show fewer frames (answer.full_frames), or set train.max_tokens, train.gradient_checkpointing: true, fewer "
@@ -183,17 +182,11 @@ class VideoDPOTrainer(DPOTrainer):
 
     def _row_loss_as_is(self, model: Any, numbers: Sequence[int], *, counts: bool) -> torch.Tensor:
         assert self._rows is not None
-        try:
-            row, encoded = self._rows.row(numbers, self.args.device)
-        except DecodeError as error:
-            raise UserError(
-                f"The video of {self._named(numbers)} can no longer be decoded: {error}. Put it back and run again: "
-                "training goes on from its last checkpoint. If it is gone or another, `dvc repro` ingests again."
-            ) from error
+        row, encoded = self._rows.row(numbers, self.args.device)
         scores = model(row=row, encoded=encoded)
         if not torch.isfinite(scores.log_probs).all():
             raise UserError(
-                f"The log-probabilities of {self._named(numbers)} are not finite any more, at step "
+                f"The log-probabilities of {self._rows.named(numbers)} are not finite any more, at step "
                 f"{self.state.global_step}. Lower train.learning_rate, or look at these pairs: `tpo show ID`."
             )
         preference, trl_metrics = self._trl_loss(scores, row, [self._reference[number] for number in numbers])
@@ -270,12 +263,6 @@ class VideoDPOTrainer(DPOTrainer):
     def _mode(self) -> str:
         return "train" if self.model.training else "eval"
 
-    def _named(self, numbers: Sequence[int]) -> str:
-        assert self._rows is not None
-        return ("pair " if len(numbers) == 1 else "pairs ") + " and ".join(
-            self._rows.pairs[number].id for number in numbers
-        )
-
     def _counted_groups(self, inputs: Mapping[str, torch.Tensor]) -> list[tuple[list[int], int]]:
         """The pairs of each row of a batch, and how many of them count: all, or none if the batch has no other."""
         assert self._rows is not None
@@ -314,11 +301,13 @@ class VideoDPOTrainer(DPOTrainer):
 
     @contextmanager
     def _out_of_memory_named(self, numbers: Sequence[int]) -> Iterator[None]:
+        assert self._rows is not None
         try:
             yield
         except torch.OutOfMemoryError as error:
+            told = str(error).splitlines()[0]
             raise UserError(
-                f"Out of memory with the row of {self._named(numbers)}: {str(error).splitlines()[0]} {_LESS_MEMORY}"
+                f"Out of memory with the row of {self._rows.named(numbers)}: {told} {_LESS_MEMORY}"
             ) from error
 
     def _check_tower_is_frozen(self, policy: VideoLMM) -> None:
