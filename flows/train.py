@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_outcome, start_run, tracking_uri
 from tpo.store import digest, read_manifest, read_records, write_atomic
-from tpo.training.launch import LaunchSpec, Outcome, model_folder, read_outcome, train_here
+from tpo.training.launch import LAUNCHED_BY, LaunchSpec, Outcome, model_folder, read_outcome, train_here
 from tpo.training.run import history_csv
 
 CURVES = REPORTS / "training" / "curves.csv"
@@ -61,11 +62,13 @@ def _launch(spec: LaunchSpec, out: Path, config: str) -> Outcome:
     file.write_text(spec.model_dump_json(), encoding="utf-8")
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
     command = [*launcher, "-m", "tpo.training.launch", str(file), str(out)]
-    with subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri()}) as processes:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(), LAUNCHED_BY: str(os.getpid())}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as processes:
         try:
             processes.wait()
         except BaseException:
-            processes.terminate()  # they save and end
+            # All of them: the launcher alone would end and leave the others. They save and end.
+            os.killpg(processes.pid, signal.SIGTERM)
             raise
     return read_outcome(out)
 
@@ -104,6 +107,7 @@ def train() -> None:
                 "held-out pairs set aside": len(outcome.held_out_set_aside),
             },
             facts={
+                "processes": outcome.num_processes,
                 "mlflow_run_id": run_id,
                 "base": params.model.base,
                 "steps": int(max(entry["step"] for entry in outcome.history)),

@@ -114,6 +114,8 @@ def test_training_in_two_processes_is_the_same_training(
         alone, together = ([float(row[name] or "nan") for row in rows] for rows in curves)
         assert together == pytest.approx(alone, abs=1e-3, nan_ok=True), name
     assert len(curves[0]) == 7
+    told = [read_manifest(folder / "models/tuned").facts["processes"] for folder in (finished, copy)]
+    assert told == [1, 2]
     assert read_manifest(copy / "models/tuned").items_out == read_manifest(finished / "models/tuned").items_out
 
 

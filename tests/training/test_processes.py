@@ -1,7 +1,10 @@
 """Two processes (gloo) give what one gives: losses, gradients, weights, evaluation."""
 
+import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,14 @@ from test_trainer import changed, steps_of
 from tpo.errors import UserError
 from tpo.models import load_model
 from tpo.params import LoraParams
-from tpo.training.launch import LaunchSpec, Outcome, model_folder, read_outcome, train_here
+from tpo.training.launch import LAUNCHED_BY, LaunchSpec, Outcome, model_folder, read_outcome, train_here
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu2.yaml"),
+    "-m", "tpo.training.launch",
+]  # fmt: skip
 
 
 def spec_of(world, folder: Path, **changes: Any) -> LaunchSpec:
@@ -39,24 +46,14 @@ def spec_of(world, folder: Path, **changes: Any) -> LaunchSpec:
 
 def launch(spec: LaunchSpec, folder: Path) -> Outcome:
     (folder / "spec.json").write_text(spec.model_dump_json())
-    config = ROOT / "configs/accelerate/cpu2.yaml"
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(config),
-        "-m",
-        "tpo.training.launch",
-    ]
     done = subprocess.run(
-        [*command, str(folder / "spec.json"), str(folder / "out")],
+        [*LAUNCH, str(folder / "spec.json"), str(folder / "out")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=200,
     )
-    assert done.returncode == 0 or "UserError" not in done.stderr, done.stderr[-3000:]
+    assert done.returncode == 0 or (folder / "out/error.txt").is_file(), done.stderr
     return read_outcome(folder / "out")
 
 
@@ -69,6 +66,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(world, tmp_path: Path,
     alone = train_here(spec_of(world, one, pairs_per_device=4, **changes), one)
     together = launch(spec_of(world, two, pairs_per_device=2, **changes), two)
     assert (together.num_pairs, together.num_held_out) == (alone.num_pairs, alone.num_held_out) == (5, 1)
+    assert (alone.num_processes, together.num_processes) == (1, 2)
     first, second = steps_of(alone.history), steps_of(together.history)
     assert len(first) == len(second) == 4
     assert sum(entry["tokens"] for entry in second) >= sum(entry["tokens"] for entry in first)
@@ -88,3 +86,30 @@ def test_what_is_wrong_in_a_process_is_said_once(world, tmp_path: Path) -> None:
     spec = spec_of(world, tmp_path, pairs_per_step=4, pairs_per_device=2, max_tokens=3)
     with pytest.raises(UserError, match="No pair can be trained on"):
         launch(spec, tmp_path)
+
+
+def test_processes_end_with_the_one_that_launched_them_and_save_first(world, tmp_path: Path) -> None:
+    spec = spec_of(
+        world, tmp_path, pairs_per_step=4, pairs_per_device=2, num_epochs=2000, save_every_steps=10, keep="best"
+    )
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    launcher = subprocess.Popen(["sleep", "300"])
+    arguments = [*LAUNCH, str(tmp_path / "spec.json"), str(tmp_path / "out")]
+    environment = {**os.environ, LAUNCHED_BY: str(launcher.pid)}
+    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as processes:
+        try:
+            deadline = time.monotonic() + 120
+            while not list(tmp_path.glob("work/*/checkpoint-*/trainer_state.json")):
+                assert processes.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            launcher.kill()
+            launcher.wait()
+            assert processes.wait(60) != 0
+        finally:
+            launcher.kill()
+            processes.kill()
+    saved = [
+        json.loads(file.read_text())["global_step"] for file in tmp_path.glob("work/*/checkpoint-*/trainer_state.json")
+    ]
+    assert max(saved) % 10, "saved because it was told to"

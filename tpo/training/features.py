@@ -57,8 +57,6 @@ class VideoFeatures:
             DecodeError: its video cannot be decoded any more.
         """
         decoding = self._ahead.pop(view, None)
-        if decoding is None and len(self._ahead) == _DECODED_AHEAD:
-            self._ahead.pop(next(iter(self._ahead)))  # announced, and never asked for
         self._fill()
         found = self._kept.get(view) or self._read(view) or self._encode(view, decoding)
         self._kept[view] = found
@@ -82,6 +80,8 @@ class VideoFeatures:
         return None if found is None else EncodedVideo(*found)
 
     def _encode(self, view: View, decoding: Future[VideoInput] | None) -> EncodedVideo:
+        if decoding is None and len(self._ahead) == _DECODED_AHEAD:
+            self._ahead.pop(next(iter(self._ahead)))  # announced, and never asked for
         video = self.prepared(view) if decoding is None else decoding.result()
         with torch.no_grad():
             features = [one.cpu() for one in self._model.encode_video(video)]

@@ -6,8 +6,12 @@ SPEC is a JSON file with the fields of `LaunchSpec`. The first process writes OU
 `Outcome` holds.
 """
 
+import os
+import signal
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +23,7 @@ from tpo.training.run import Kept, Trained, train_on_pairs
 from tpo.video.decode import VideoFolder
 from tpo.video.frame_cache import FrameCache
 
+LAUNCHED_BY = "TPO_LAUNCHED_BY"  # environment variable: the process that waits for these
 _MODEL, _OUTCOME, _ERROR = "model", "outcome.json", "error.txt"
 
 
@@ -49,6 +54,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     history: list[dict[str, float]]
+    num_processes: int
     num_pairs: int
     num_held_out: int
     set_aside: list[Rejection]
@@ -59,6 +65,7 @@ class Outcome(BaseModel):
     def of(cls, trained: Trained) -> "Outcome":
         return cls(
             history=trained.history,
+            num_processes=PartialState().num_processes,
             num_pairs=len(trained.fitted.pairs),
             num_held_out=len(trained.held_out.pairs),
             set_aside=trained.fitted.set_aside,
@@ -106,8 +113,27 @@ def model_folder(out: Path) -> Path:
     return out / _MODEL
 
 
+def _end_with(pid: int) -> None:
+    """Do not outlive a process that was killed: when it is run again there would be two trainings."""
+    while _is_alive(pid):
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def main() -> None:
     spec, out = (Path(argument) for argument in sys.argv[1:])
+    if LAUNCHED_BY in os.environ:
+        Thread(target=_end_with, args=(int(os.environ[LAUNCHED_BY]),), daemon=True).start()
     out.mkdir(parents=True, exist_ok=True)
     try:
         train_here(LaunchSpec.model_validate_json(spec.read_text(encoding="utf-8")), out)

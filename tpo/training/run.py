@@ -79,12 +79,13 @@ def video_dpo_config(
         logging_nan_inf_filter=False,  # a loss that is no number is an error, named where it arises
         logging_steps=1,
         save_steps=params.save_every_steps,
-        save_total_limit=1,
+        # At its end the library deletes all but the best where one is kept, also the one to go on from after SIGTERM.
+        save_total_limit=2 if params.keep == "best" else 1,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=params.evaluate_every_steps or params.save_every_steps,
         # Only what is saved can be kept, so both happen at the same steps then.
         load_best_model_at_end=evaluates and params.keep == "best",
-        metric_for_best_model="eval_loss" if evaluates else None,
+        metric_for_best_model="eval_loss" if evaluates and params.keep == "best" else None,
         greater_is_better=False,
         seed=params.seed,
         train_sampling_strategy="sequential" if in_order else "random",
@@ -225,7 +226,8 @@ def _sharing_trainer(
     with computing_in(base.dtype, device):
         check_sharing(policy, rows, longest)
     with branching(policy.model), computing_in(base.dtype, device):
-        replies = ReplyCache(kept.replies or work_dir / "reference.sqlite")
+        with PartialState().main_process_first():  # two that make the same database at once lock each other out
+            replies = ReplyCache(kept.replies or work_dir / "reference.sqlite")
         reference = reference_scores(policy, rows, replies, device)
     trainer = VideoDPOTrainer(policy, rows=rows, data_collator=rows.collate, **common)
     trainer.use_reference(reference)
