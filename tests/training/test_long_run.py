@@ -233,12 +233,12 @@ def test_training_stops_when_chosen_answers_get_improbable(world, tmp_path: Path
 
 @pytest.mark.slow
 def test_on_sigterm_a_run_saves_and_goes_on_later_to_the_very_same_weights(world, tmp_path: Path) -> None:
-    params = changed(world.params, num_epochs=16, save_every_steps=20)
+    params = changed(world.params, num_epochs=30, save_every_steps=1000)
     work = tmp_path / "work"
     child = start_in_child(world, params, work, tmp_path)
     try:
         deadline = time.monotonic() + 100
-        while not list(work.glob("*/checkpoint-20/trainer_state.json")):
+        while "steps/s]" not in (tmp_path / "stderr.txt").read_text():
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -248,8 +248,7 @@ def test_on_sigterm_a_run_saves_and_goes_on_later_to_the_very_same_weights(world
         child.kill()
     saved = [int(folder.name.split("-")[1]) for folder in work.glob("*/checkpoint-*")]
     assert len(saved) == 1
-    assert 20 < saved[0] < 96
-    assert saved[0] % 20, "saved because it was told to"
+    assert 0 < saved[0] < 180
     found = train(world, work, params)
     whole = train(world, tmp_path / "whole", params)
     assert steps_of(found.history) == steps_of(whole.history)

@@ -201,7 +201,7 @@ def start_in_child(world, params: TrainParams, work_dir: Path, folder: Path) -> 
         [sys.executable, "-c", program, str(folder / "world.json"), str(world.folder.root), str(work_dir)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=(folder / "stderr.txt").open("w"),
     )
 
 

@@ -158,7 +158,8 @@ def train_on_pairs(
     Raises:
         UserError: nothing can be trained on, or training cannot go on; says what and what to do.
     """
-    num_processes = PartialState(cpu=base.device == "cpu").num_processes
+    on_cpu = base.device == "cpu" or not torch.cuda.is_available()  # not said, several processes count as one there
+    num_processes = PartialState(cpu=on_cpu).num_processes
     policy = load_model(base)
     fitted, fitted_held_out = (fit_pairs(some, videos, folder, policy, params) for some in (pairs, held_out))
     if not fitted.pairs:
