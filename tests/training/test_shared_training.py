@@ -265,6 +265,17 @@ def test_trls_own_way_trains_on_every_pair_once_and_evaluates(world, tmp_path: P
     assert [entry["step"] for entry in found.history if "eval_loss" in entry] == [2]
 
 
+@pytest.mark.parametrize(
+    ("sharing", "most", "expected"), [("video", 2, [2, 1, 2, 1]), ("video", 9, [3, 3]), ("pair", 9, [1] * 6)]
+)
+def test_a_row_holds_no_more_pairs_of_a_video_than_allowed(world, sharing: Any, most: int, expected: list[int]) -> None:
+    model = base_of(world)
+    rows = PairRows(world.pairs, VideoFeatures(model, world.videos, world.folder), model, sharing, most)
+    groups = rows.groups(range(6))
+    assert [len(group) for group in groups] == expected
+    assert sorted(number for group in groups for number in group) == list(range(6))
+
+
 class Counted:
     """How often a model's row was scored."""
 

@@ -100,18 +100,22 @@ class PairRows:
     """Pairs by their numbers, and the rows that they are trained in."""
 
     def __init__(
-        self, pairs: Sequence[PreferencePair], features: VideoFeatures, model: VideoLMM, sharing: Sharing
+        self,
+        pairs: Sequence[PreferencePair],
+        features: VideoFeatures,
+        model: VideoLMM,
+        sharing: Sharing,
+        pairs_per_video: int = 4,
     ) -> None:
-        self.pairs, self.features, self._model, self._sharing = pairs, features, model, sharing
+        self.pairs, self.features, self._model = pairs, features, model
+        self._most = pairs_per_video if sharing == "video" else 1
 
     def groups(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Which of the pairs are trained in one row: those of one view, or each by itself."""
-        if self._sharing == "pair":
-            return [[number] for number in numbers]
+        """Which pairs make one row: up to `pairs_per_video` of one view, or each by itself."""
         by_view: dict[View, list[int]] = {}
         for number in numbers:
             by_view.setdefault(self.pairs[number].view, []).append(number)
-        return list(by_view.values())
+        return [some[at : at + self._most] for some in by_view.values() for at in range(0, len(some), self._most)]
 
     def named(self, numbers: Sequence[int]) -> str:
         """Pairs by their ids, for people."""

@@ -221,9 +221,9 @@ def _sharing_trainer(
     disk = None
     if params.feature_cache_gb:
         disk = FeatureCache(kept.features or work_dir / "features", int(params.feature_cache_gb * 1e9), policy.id)
-    rows = PairRows(pairs, VideoFeatures(policy, videos, folder, disk), policy, params.sharing)
+    rows = PairRows(pairs, VideoFeatures(policy, videos, folder, disk), policy, params.sharing, params.pairs_per_video)
     add_row_scoring(policy.bare, policy.family)
-    longest = _longest_group(rows, policy, videos, params)
+    longest = _longest_group(rows, policy, videos)
     with computing_in(base.dtype, device):
         check_sharing(policy, rows, longest)
     with branching(policy.model), computing_in(base.dtype, device):
@@ -245,16 +245,15 @@ def _sharing_trainer(
     return trainer
 
 
-def _longest_group(rows: PairRows, policy: VideoLMM, videos: Mapping[str, Video], params: TrainParams) -> list[int]:
-    """Pairs of one view that make the longest row there will be."""
+def _longest_group(rows: PairRows, policy: VideoLMM, videos: Mapping[str, Video]) -> list[int]:
+    """Pairs of one view that make the longest row there can be."""
     texts = [
         2 * len(policy.answer_ids(p.question)) + len(policy.answer_ids(p.chosen)) + len(policy.answer_ids(p.rejected))
         for p in rows.pairs
     ]
-    most = min(params.pairs_per_video, params.pairs_per_device) if params.sharing == "video" else 1
     longest: tuple[int, list[int]] = (0, [])
-    for group in rows.groups(range(len(rows.pairs))):
-        together = sorted(group, key=lambda number: -texts[number])[:most]
+    # The wordiest first, so that those of a view come together in its first row.
+    for together in rows.groups(sorted(range(len(rows.pairs)), key=lambda number: -texts[number])):
         pairs = [rows.pairs[number] for number in together]
         tokens = count_tokens(policy, videos[pairs[0].video_id], pairs[0].view, pairs[:1])
         longest = max(longest, (tokens + sum(texts[number] for number in together), together))
