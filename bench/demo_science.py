@@ -26,12 +26,11 @@ from tpo.demo.build import build_videos
 from tpo.demo.world import plan_events, write_video
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
-from tpo.evaluation.scoring import Role
 from tpo.evaluation.statistics import Comparison, compare
 from tpo.llm.rules import localized_questions
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, TrainParams, load_params
-from tpo.records import Granularity, Item, PreferencePair, Rejection, Video
+from tpo.records import Granularity, Item, PreferencePair, Rejection, Role, Video
 from tpo.replies import ReplyCache
 from tpo.training.run import train_on_pairs
 from tpo.video.catalog import drop_same_bytes, find_videos
@@ -96,7 +95,7 @@ def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_f
         role: [
             prediction
             for items, video in world.groups
-            for prediction in evaluate_video(model, role, folder, items, video, num_frames, params.evaluate.scoring)
+            for prediction in evaluate_video(model, role, folder, items, video, num_frames, params.evaluate.prompts)
         ]
         for role, model in models.items()
     }

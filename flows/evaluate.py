@@ -2,19 +2,19 @@
 
 import functools
 import json
-from typing import get_args
 
 from flows.frames import prober, video_folder
 from flows.stage import EVALUATION, REPORTS, TUNED, Done, Stage, of_kind, run, stage_flow, stage_task
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
-from tpo.evaluation.scoring import Role
 from tpo.evaluation.statistics import accuracy_csv, compare, headline, metrics
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, load_params
-from tpo.records import Item, Prediction
+from tpo.records import Item, Prediction, Role
 from tpo.registry.tracking import flatten_metrics, log_stage
 from tpo.store import read_manifest, write_atomic
+
+ROLES: tuple[Role, ...] = ("base", "tuned")
 
 
 @functools.cache
@@ -35,9 +35,9 @@ def evaluate_videos(groups: list[list[Item]], params: Params) -> Done:
         video = check_video(root, items, prober(params.ingest.probe))
         predictions = [
             prediction
-            for role in get_args(Role)
+            for role in ROLES
             for prediction in evaluate_video(
-                models()[role], role, folder, items, video, settings.num_frames, settings.scoring
+                models()[role], role, folder, items, video, settings.num_frames, settings.prompts
             )
         ]
         done.append((_name(items), [*predictions]))
@@ -57,7 +57,7 @@ def evaluate() -> None:
     with Stage("evaluate", "items", key) as stage:
         groups = group_by_video(items)
         found = of_kind(stage.map(evaluate_videos, groups, _name, params.runtime.items_per_task, params), Prediction)
-        by_role = {role: [p for p in found if p.model == role] for role in get_args(Role)}
+        by_role = {role: [p for p in found if p.model == role] for role in ROLES}
         settings = params.evaluate
         comparisons = compare(
             by_role["base"],

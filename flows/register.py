@@ -34,7 +34,7 @@ def register_model(params: Params, numbers: dict[str, object], tags: dict[str, s
         name=name,
         measured_with={
             "num_frames": params.evaluate.num_frames,
-            "scoring": params.evaluate.scoring,
+            "prompts": params.evaluate.prompts,
             "max_new_tokens": params.answer.max_new_tokens,
             "model": params.model.as_measured(),
         },

@@ -6,8 +6,8 @@ import pytest
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.evaluation.benchmarks import load_benchmarks
+from tpo.evaluation.prompts import candidates, render
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
-from tpo.evaluation.scoring import candidates, prompt
 from tpo.evaluation.statistics import compare, metrics
 from tpo.models import VideoLMM, load_model
 from tpo.params import ModelParams
@@ -55,9 +55,8 @@ def test_items_are_grouped_by_video(groups: list[list[Item]]) -> None:
     assert all(len({item.video for item in group}) == 1 for group in groups)
 
 
-@pytest.mark.parametrize("scoring", ["option_text", "option_letter"])
 def test_two_models_are_compared_from_files_to_metrics(
-    root: Path, groups: list[list[Item]], models: dict[str, VideoLMM], scoring: str
+    root: Path, groups: list[list[Item]], models: dict[str, VideoLMM]
 ) -> None:
     predictions: dict[str, list] = {"base": [], "tuned": []}
     with Prober(frames_of(root)) as prober:
@@ -65,7 +64,7 @@ def test_two_models_are_compared_from_files_to_metrics(
             video = check_video(root, group, prober)
             for role, model in models.items():
                 predictions[role] += evaluate_video(
-                    model, role, VideoFolder(root, frames_of(root)), group, video, NUM_FRAMES, scoring
+                    model, role, VideoFolder(root, frames_of(root)), group, video, NUM_FRAMES, "question"
                 )
     assert [p.item_id for p in predictions["base"]] == [item.id for group in groups for item in group]
     assert {p.status for p in predictions["tuned"]} == {PredictionStatus.OK}
@@ -83,10 +82,10 @@ def test_a_question_scores_the_same_alone_as_with_the_others(
         video = check_video(root, groups[0], prober)
     assert isinstance(video, Video)
     folder = VideoFolder(root, frames_of(root))
-    together = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "option_text")
+    together = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "question")
     frames = folder.frames(f"{groups[0][0].benchmark}/{groups[0][0].video}", dense(video, NUM_FRAMES))
     for item, prediction in zip(groups[0], together, strict=True):
-        alone = models["base"].option_logprobs(frames, [prompt(item, "option_text")], [candidates(item, "option_text")])
+        alone = models["base"].option_logprobs(frames, [render(item, "question")], [candidates(item, "question")])
         np.testing.assert_allclose(prediction.option_logprobs, alone[0], rtol=1e-5)
 
 
@@ -105,7 +104,7 @@ def test_a_missing_video_is_told_from_a_broken_one_and_both_count_as_wrong(
         (missing, broken), found, (PredictionStatus.VIDEO_MISSING, PredictionStatus.VIDEO_BROKEN), strict=True
     ):
         folder = VideoFolder(tmp_path, tmp_path)
-        predictions = evaluate_video(models["base"], "base", folder, group, video, NUM_FRAMES, "option_text")
+        predictions = evaluate_video(models["base"], "base", folder, group, video, NUM_FRAMES, "question")
         assert [p.item_id for p in predictions] == [item.id for item in group]
         assert {(p.status, p.correct) for p in predictions} == {(status, False)}
         assert all(p.detail for p in predictions)
@@ -120,5 +119,5 @@ def test_a_video_that_breaks_after_it_was_checked_is_broken(
     path.parent.mkdir(parents=True)
     path.write_bytes((root / groups[0][0].benchmark / groups[0][0].video).read_bytes()[:2000])
     folder = VideoFolder(tmp_path, frames_of(root))
-    predictions = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "option_text")
+    predictions = evaluate_video(models["base"], "base", folder, groups[0], video, NUM_FRAMES, "question")
     assert {p.status for p in predictions} == {PredictionStatus.VIDEO_BROKEN}

@@ -1,6 +1,6 @@
 import pytest
 
-from tpo.evaluation.scoring import INSTRUCTION, candidates, predict, predict_failure, prompt
+from tpo.evaluation.scoring import predict, predict_failure
 from tpo.records import Item, PredictionStatus
 
 ITEM = Item(
@@ -15,16 +15,6 @@ ITEM = Item(
 )
 
 
-def test_option_text_asks_the_question_alone_and_offers_the_texts() -> None:
-    assert prompt(ITEM, "option_text") == "What comes first?"
-    assert candidates(ITEM, "option_text") == ("a dog", "a cat", "a cow")
-
-
-def test_option_letter_lists_the_options_and_offers_only_the_letters_there_are() -> None:
-    assert prompt(ITEM, "option_letter") == f"What comes first?\nA. a dog\nB. a cat\nC. a cow\n{INSTRUCTION}"
-    assert candidates(ITEM, "option_letter") == ("A", "B", "C")
-
-
 def test_the_likeliest_option_is_the_prediction() -> None:
     right, wrong = predict(ITEM, "base", [-3.0, -1.0, -2.0]), predict(ITEM, "tuned", [-1.0, -3.0, -2.0])
     assert (right.predicted, right.correct, right.model, right.status) == (1, True, "base", PredictionStatus.OK)
@@ -33,7 +23,8 @@ def test_the_likeliest_option_is_the_prediction() -> None:
 
 def test_a_tie_with_the_gold_answer_is_wrong_and_not_a_guess() -> None:
     tie = predict(ITEM, "base", [-1.0, -1.0, -2.0])
-    assert (tie.predicted, tie.correct, tie.status) == (None, False, PredictionStatus.OK)
+    assert (tie.predicted, tie.correct, tie.status) == (None, False, PredictionStatus.AMBIGUOUS)
+    assert tie.detail == "options [0, 1] are equally probable"
     assert predict(ITEM, "base", [-2.0, -1.0, -2.0]).correct, "a tie of wrong options takes nothing from the right one"
 
 

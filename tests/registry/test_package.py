@@ -21,7 +21,7 @@ from tpo.registry.tracking import log_stage
 QUESTION = "Which color is the star?"
 PROMOTE = GateDecision(promote=True, rules=(), summary="Promoted: better.")
 REFUSE = GateDecision(promote=False, rules=(), summary="Refused: a tie.")
-MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}, "scoring": "option_text"}
+MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}, "prompts": "question"}
 
 
 @pytest.fixture(scope="module")

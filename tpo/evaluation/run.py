@@ -3,16 +3,18 @@
 groups = group_by_video(items)
 video = check_video(root, groups[0], prober)
 folder = VideoFolder(root, prober.index_dir)
-predictions = evaluate_video(model, "base", folder, groups[0], video, num_frames=32, scoring="option_letter")
+predictions = evaluate_video(model, "base", folder, groups[0], video, num_frames=32, style="official")
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from tpo.evaluation.benchmarks.rows import STAGE
-from tpo.evaluation.scoring import Role, Scoring, candidates, predict, predict_failure, prompt
+from tpo.evaluation.prompts import candidates, render
+from tpo.evaluation.scoring import predict, predict_failure
 from tpo.models import VideoLMM
-from tpo.records import Item, Prediction, PredictionStatus, Reason, Rejection, Video
+from tpo.params import PromptStyle
+from tpo.records import Item, Prediction, PredictionStatus, Reason, Rejection, Role, Video
 from tpo.video.decode import DecodeError, VideoFolder
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
@@ -43,7 +45,7 @@ def evaluate_video(
     items: Sequence[Item],
     video: Video | Rejection,
     num_frames: int,
-    scoring: Scoring,
+    style: PromptStyle,
 ) -> list[Prediction]:
     """One prediction per item: the video is decoded once and its frames are encoded once for all its questions.
 
@@ -58,6 +60,6 @@ def evaluate_video(
     except DecodeError as error:
         return [predict_failure(item, role, PredictionStatus.VIDEO_BROKEN, str(error)) for item in items]
     scores = model.option_logprobs(
-        frames, [prompt(item, scoring) for item in items], [candidates(item, scoring) for item in items]
+        frames, [render(item, style) for item in items], [candidates(item, style) for item in items]
     )
     return [predict(item, role, logprobs) for item, logprobs in zip(items, scores, strict=True)]

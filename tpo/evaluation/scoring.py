@@ -1,71 +1,78 @@
-"""How a multiple-choice question is put to a model and how its answer counts: by log-probability, never by parsing.
+"""How an answer counts: by log-probability of the options first, by what the model writes second, never by a guess.
 
-| scoring       | prompt                              | candidates    | for                                     |
-|---------------|-------------------------------------|---------------|-----------------------------------------|
-| option_letter | question, "A. …" lines, instruction | A, B, C, …    | models that were taught this form       |
-| option_text   | the question alone                  | option texts  | models that were not, such as the demo's |
-
-Log-probabilities are sums over tokens, so `option_text` favours shorter options; it does so for both models alike.
+Log-probabilities of option texts are sums over tokens, so they favour shorter options; they do so for all models alike.
 """
 
 from collections.abc import Sequence
-from string import ascii_uppercase
-from typing import Literal
+from typing import Any
 
-from tpo.records import Item, Prediction, PredictionStatus
-
-Scoring = Literal["option_text", "option_letter"]
-Role = Literal["base", "tuned"]
-# The last line of LongVideoBench's official prompt.
-INSTRUCTION = "Answer with the option's letter from the given choices directly."
+from tpo.evaluation.parsing import parse_choice
+from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Role
 
 
-def prompt(item: Item, scoring: Scoring) -> str:
-    """The text that the model is asked with."""
-    if scoring == "option_text":
-        return item.question
-    options = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, item.options, strict=False)]
-    return "\n".join([item.question, *options, INSTRUCTION])
-
-
-def candidates(item: Item, scoring: Scoring) -> tuple[str, ...]:
-    """One possible answer per option, in the order of the options."""
-    return item.options if scoring == "option_text" else tuple(ascii_uppercase[: len(item.options)])
-
-
-def predict(item: Item, role: Role, logprobs: Sequence[float]) -> Prediction:
-    """The option with the highest log-probability. A tie is no answer and counts as wrong; it is never a guess."""
+def predict(item: Item, role: Role, logprobs: Sequence[float], condition: Condition = Condition.FULL) -> Prediction:
+    """The option with the highest log-probability. A tie is no answer and counts as wrong."""
     if len(logprobs) != len(item.options):
         raise ValueError(f"{item.id} has {len(item.options)} options but {len(logprobs)} log-probabilities")
     best = [i for i, value in enumerate(logprobs) if value == max(logprobs)]
-    predicted = best[0] if len(best) == 1 else None
-    return _prediction(item, role, PredictionStatus.OK, "", tuple(logprobs), predicted)
+    tie = len(best) > 1
+    return _choice(
+        item,
+        role,
+        best[0] if not tie else None,
+        condition=condition,
+        method=Method.LOGPROB,
+        status=PredictionStatus.AMBIGUOUS if tie else PredictionStatus.OK,
+        detail=f"options {best} are equally probable" if tie else "",
+        option_logprobs=tuple(logprobs),
+    )
 
 
-def predict_failure(item: Item, role: Role, status: PredictionStatus, detail: str) -> Prediction:
-    """An item that could not be asked: wrong, and counted under its status."""
-    return _prediction(item, role, status, detail, (), None)
+def predict_from_text(item: Item, role: Role, text: str, condition: Condition = Condition.FULL) -> Prediction:
+    """The option that the model's own words name."""
+    parsed = parse_choice(text, item.options)
+    return _choice(
+        item,
+        role,
+        parsed.option,
+        condition=condition,
+        method=Method.GENERATION,
+        status=parsed.status,
+        detail=parsed.detail,
+        text=text,
+    )
 
 
-def _prediction(
+def predict_failure(
     item: Item,
     role: Role,
     status: PredictionStatus,
     detail: str,
-    logprobs: tuple[float, ...],
-    predicted: int | None,
+    condition: Condition = Condition.FULL,
+    method: Method = Method.LOGPROB,
 ) -> Prediction:
+    """An item that could not be asked: wrong, and counted under its status."""
+    facts = {"condition": condition, "method": method, "status": status, "detail": detail}
+    return prediction(item, role, score=0, correct=False, **facts)
+
+
+def _choice(item: Item, role: Role, predicted: int | None, **more: Any) -> Prediction:
+    right = predicted is not None and predicted == item.gold
+    return prediction(item, role, score=float(right), correct=right, predicted=predicted, **more)
+
+
+def prediction(item: Item, role: Role, **more: Any) -> Prediction:
+    """A prediction that carries what reports group `item` by."""
     return Prediction(
         item_id=item.id,
         benchmark=item.benchmark,
         video=item.video,
         duration_group=item.duration_group,
         category=item.category,
+        granularity=item.granularity,
+        defective=bool(item.defects),
+        task=item.task,
         model=role,
-        status=status,
-        detail=detail,
-        option_logprobs=logprobs,
-        predicted=predicted,
         gold=item.gold,
-        correct=predicted == item.gold,
+        **more,
     )

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tpo.evaluation.scoring import Role
-from tpo.records import Prediction, PredictionStatus, Record
+from tpo.records import Prediction, PredictionStatus, Record, Role
 
 ALL = "all"
 _DRAWS_AT_ONCE = 500

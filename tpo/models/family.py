@@ -48,6 +48,7 @@ class Family(ABC):
         trained: parts of the names of the weights that TPO trains; the tower stays frozen (paper, section 4).
         frames_apart: the tower sees each frame by itself: its output has one row for each, whatever the others are.
         tower: the part of the model that sees frames, by its name in its weights' names.
+        axes: of its rotary positions: 1, or 3 for time, height and width.
         lora_targets: regular expression of the modules that get an adapter: the decoder's linear layers. Bare names
             such as "q_proj" would hit the tower as well.
     """
@@ -56,6 +57,7 @@ class Family(ABC):
     template_video: ClassVar[str]
     trained: ClassVar[tuple[str, ...]]
     frames_apart: ClassVar[bool] = False
+    axes: ClassVar[int] = 1
     tower: ClassVar[str]
     lora_targets: ClassVar[str] = r".*language_model\.layers\..*\.(?:[qkvo]|gate|up|down)_proj"
 
@@ -98,6 +100,10 @@ class Family(ABC):
         One axis counts tokens; the Qwen-VL families have three: time, height and width. Text that follows goes on from
         the last position by one on every axis.
         """
+
+    def text_positions(self, ids: Sequence[int]) -> torch.Tensor:
+        """`positions` of a prompt without a video."""
+        return torch.arange(len(ids)).expand(self.axes, -1)
 
     @abstractmethod
     def forward_inputs(self, videos: Sequence[VideoInput]) -> dict[str, torch.Tensor]:

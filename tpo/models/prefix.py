@@ -25,10 +25,15 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 class VideoPrefix:
-    """The beginning that prompts about one video share, run once."""
+    """The beginning that prompts about one video, or about none, share, run once."""
 
     def __init__(
-        self, model: Any, family: Family, video: VideoInput, features: BaseModelOutputWithPooling, ids: Sequence[int]
+        self,
+        model: Any,
+        family: Family,
+        video: VideoInput | None,
+        features: BaseModelOutputWithPooling | None,
+        ids: Sequence[int],
     ) -> None:
         """`ids` holds the whole video: text before it, every placeholder, and as much behind it as is shared.
 
@@ -36,26 +41,32 @@ class VideoPrefix:
             ValueError: there is not one placeholder for every feature.
         """
         placeholders = list(ids).count(family.video_token_id)
-        if placeholders != video.num_features:
+        num_features = 0 if video is None else video.num_features
+        if placeholders != num_features:
             raise ValueError(
-                f"The shared prefix has {placeholders} video tokens, but the video has {video.num_features} features"
+                f"The shared prefix has {placeholders} video tokens, but the video has {num_features} features"
             )
         self.model, self.family, self.video, self.ids = model, family, video, list(ids)
         cache: Any = DynamicCache()
         device = model.get_input_embeddings().weight.device
         row = torch.tensor([self.ids], device=device)
-        positions = batch_positions([family.positions(self.ids, video)]).to(device)
+        positions = batch_positions([self.positions(self.ids)]).to(device)
+        shown = {} if features is None else {"mm_encoder_outputs": {"video": features}}
         with usual_attention():
             model(
                 input_ids=row,
                 position_ids=positions,
                 mm_token_type_ids=family.token_types(row),
-                mm_encoder_outputs={"video": features},
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **shown,
             )
         self.layers = [(layer.keys, layer.values) for layer in cache.layers]
+
+    def positions(self, ids: Sequence[int]) -> torch.Tensor:
+        """Of a whole sequence that begins with this prefix: int64 [axes, tokens]."""
+        return self.family.text_positions(ids) if self.video is None else self.family.positions(ids, self.video)
 
 
 class Rows:
@@ -69,7 +80,7 @@ class Rows:
         longest = max(len(tail) for tail in tails)
         # What a padding token is does not matter: it is masked.
         self.ids = torch.tensor([[0] * (longest - len(tail)) + tail for tail in tails], device=device)
-        positions = [prefix.family.positions(ids, prefix.video)[:, len(prefix.ids) :] for prefix, ids in rows]
+        positions = [prefix.positions(ids)[:, len(prefix.ids) :] for prefix, ids in rows]
         padded = [functional.pad(part, (longest - part.shape[1], 0)) for part in positions]
         self._positions = batch_positions(padded).to(device)
         is_token = torch.tensor([[at >= longest - len(tail) for at in range(longest)] for tail in tails], device=device)

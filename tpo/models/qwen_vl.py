@@ -51,6 +51,7 @@ class QwenVL(Family):
 
     trained = ("language_model.", "lm_head.")
     tower = "visual."
+    axes = 3
     pixels_count_all_frames: ClassVar[bool]
 
     def __init__(self, config: Any, processor: dict[str, Any], max_frame_pixels: int | None) -> None:

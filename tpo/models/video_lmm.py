@@ -20,7 +20,7 @@ from tpo.errors import UserError
 from tpo.models.checkpoint import ORIGIN, PROCESSOR_FILES
 from tpo.models.family import Family, VideoInput
 from tpo.models.prefix import Rows, VideoPrefix, common_prefix
-from tpo.records import content_id
+from tpo.records import Prompt, content_id
 from tpo.video.decode import Frames
 
 # Behind a video's newlines, this is what LLaVA-Video was trained with, down to the missing space after the list
@@ -87,10 +87,11 @@ class VideoLMM:
         """The vision tower's output, the same for every question; `Family.project` makes features of it."""
         return self.family.encode(self.bare, video)
 
-    def prompt_ids(self, video: VideoInput, question: str, room: int = 0) -> list[int]:
+    def prompt_ids(self, video: VideoInput | None, question: str | Prompt, room: int = 0) -> list[int]:
         """Token ids of "video, question, your turn", with one placeholder for every feature of the video.
 
         Args:
+            video: none = the question is asked without one.
             question: is data: what looks like a special token in it is written as plain text.
             room: tokens that must fit behind the prompt.
 
@@ -100,6 +101,11 @@ class VideoLMM:
         """
         ids = self.prompt(video, question)
         if len(ids) + room > self.max_tokens:
+            if video is None:
+                raise UserError(
+                    f"A prompt of {len(ids)} tokens and an answer of up to {room} are too long: {self.folder} was made "
+                    f"for {self.max_tokens}."
+                )
             most = (self.max_tokens - room - len(ids) + video.num_features) * video.num_frames // video.num_features
             raise UserError(
                 f"{video.num_frames} frames make a prompt of {len(ids)} tokens and the answer takes up to {room}, but "
@@ -107,26 +113,30 @@ class VideoLMM:
             )
         return ids
 
-    def prompt(self, video: VideoInput, question: str) -> list[int]:
+    def prompt(self, video: VideoInput | None, question: str | Prompt) -> list[int]:
         """`prompt_ids` of any length."""
+        asked = question if isinstance(question, Prompt) else Prompt(user=question)
+        content = [{"type": "video"}] * (video is not None)
+        content.append({"type": "text", "text": self._asked(video, asked.user)})
+        messages = [{"role": "user", "content": content}]
+        if asked.system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._plain(asked.system)}]})
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": self._asked(video, question)}]}],
-            chat_template=self.chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
+            messages, chat_template=self.chat_template, add_generation_prompt=True, tokenize=False
         )
-        shown = text.count(self.family.template_video)
-        if shown != 1:
+        shown, wanted = text.count(self.family.template_video), int(video is not None)
+        if shown != wanted:
             raise UserError(
-                f"The chat template of {self.folder} wrote {shown} times {self.family.template_video!r} for one video; "
-                "expected once. Is it the template of a text-only model?"
+                f"The chat template of {self.folder} wrote {shown} times {self.family.template_video!r} for {wanted} "
+                "videos. Is it the template of a text-only model?"
             )
-        text = text.replace(self.family.template_video, video.text)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        placeholders = ids.count(self.family.video_token_id)
-        if placeholders != video.num_features:
+        if video is not None:
+            text = text.replace(self.family.template_video, video.text)
+        ids: list[int] = self.tokenizer(text + self._plain(asked.prefill), add_special_tokens=False).input_ids
+        placeholders, num_features = ids.count(self.family.video_token_id), video.num_features if video else 0
+        if placeholders != num_features:
             raise UserError(
-                f"The tokenizer of {self.folder} made {placeholders} video tokens of {video.num_features} features. "
+                f"The tokenizer of {self.folder} made {placeholders} video tokens of {num_features} features. "
                 "Does the tokenizer belong to this checkpoint?"
             )
         return ids
@@ -150,7 +160,7 @@ class VideoLMM:
     @torch.inference_mode()
     def generate_many(
         self,
-        asked: Iterable[tuple[Frames, Sequence[str]]],
+        asked: Iterable[tuple[Frames | None, Sequence[str | Prompt]]],
         max_new_tokens: int,
         batch_size: int = 16,
         temperature: float = 0,
@@ -175,12 +185,14 @@ class VideoLMM:
             answers.append([])
             if not questions:
                 continue
-            video = self.prepare(frames)
+            video = None if frames is None else self.prepare(frames)
+            keys = () if frames is None else frames.keys
             prompts = [self.prompt_ids(video, question, max_new_tokens) for question in questions]
-            prefix = self._run_prefix(video, prompts, self._encode_once(video, frames.keys, encoded))
+            features = None if video is None else self._encode_once(video, keys, encoded)
+            prefix = self._run_prefix(video, prompts, features)
             for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
                 before = questions[:number].count(question)
-                chance = _chance(seed, frames.keys, question, before) if temperature else None
+                chance = _chance(seed, keys, _text(question), before) if temperature else None
                 batch.append(_Row(prefix, prompt, chance, answers[-1]))
                 if len(batch) == batch_size:
                     self._write(batch, max_new_tokens, temperature)
@@ -236,28 +248,37 @@ class VideoLMM:
 
     @torch.inference_mode()
     def option_logprobs(
-        self, frames: Frames, questions: Sequence[str], options: Sequence[Sequence[str]], batch_size: int = 16
+        self,
+        frames: Frames | None,
+        questions: Sequence[str | Prompt],
+        options: Sequence[Sequence[str]],
+        batch_size: int = 16,
+        *,
+        whole: bool = True,
     ) -> list[list[float]]:
         """Of several multiple-choice questions about one video, the log-probability of every option as the answer.
 
         Args:
+            frames: none = the questions are asked without the video.
             options: the candidate answers of each question.
             batch_size: candidates that go on from the video together.
+            whole: whether an option is the whole answer, so that the end of the turn counts with it; of a letter what
+                may follow it is left open.
 
         Raises:
             UserError: see `prompt_ids`.
         """
         if not any(options):
             return [[] for _ in questions]
-        video = self.prepare(frames)
+        video = None if frames is None else self.prepare(frames)
         prompts: list[list[int]] = []
         answers: list[list[int]] = []
         for question, candidates in zip(questions, options, strict=True):
-            candidate_ids = [self.answer_ids(candidate) for candidate in candidates]
+            candidate_ids = [self.answer_ids(candidate)[: None if whole else -1] for candidate in candidates]
             room = max((len(ids) for ids in candidate_ids), default=0)
             prompts += [self.prompt_ids(video, question, room)] * len(candidate_ids)
             answers += candidate_ids
-        prefix = self._run_prefix(video, prompts, self.encode_video(video))
+        prefix = self._run_prefix(video, prompts, None if video is None else self.encode_video(video))
         scores: list[float] = []
         rows = list(zip(prompts, answers, strict=True))
         for first in range(0, len(rows), batch_size):
@@ -284,14 +305,14 @@ class VideoLMM:
             shutil.copytree(self.folder / ORIGIN, out / ORIGIN)
 
     def _run_prefix(
-        self, video: VideoInput, prompts: Sequence[list[int]], encoded: Sequence[torch.Tensor]
+        self, video: VideoInput | None, prompts: Sequence[list[int]], encoded: Sequence[torch.Tensor] | None
     ) -> VideoPrefix:
         shared = prompts[0][: common_prefix(prompts)]
-        features = self.family.project(self.bare, encoded)
+        features = None if encoded is None else self.family.project(self.bare, encoded)
         return VideoPrefix(self.bare, self.family, video, features, shared)
 
-    def _asked(self, video: VideoInput, question: str) -> str:
-        if not self.time_instruction:
+    def _asked(self, video: VideoInput | None, question: str) -> str:
+        if video is None or not self.time_instruction:
             return self._plain(question)
         times = ",".join(f"{time_s:.2f}s" for time_s in video.timestamps_s)
         instruction = _TIME_INSTRUCTION.format(duration_s=video.duration_s, num_frames=video.num_frames, times=times)
@@ -304,6 +325,10 @@ class VideoLMM:
             return text
         pattern = "|".join(re.escape(token) for token in special)
         return re.sub(pattern, lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _text(question: str | Prompt) -> str:
+    return question if isinstance(question, str) else question.model_dump_json()
 
 
 def _chance(seed: int, *what: Any) -> torch.Generator:

@@ -5,13 +5,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tpo.errors import UserError
+from tpo.params.chat import ByRuleOrChat, Captioner
+from tpo.params.chat import ChatParams as ChatParams
+from tpo.params.chat import EndpointParams as EndpointParams
+from tpo.params.chat import LocalParams as LocalParams
+from tpo.params.evaluation import ControlsParams as ControlsParams
+from tpo.params.evaluation import EvaluateParams as EvaluateParams
+from tpo.params.evaluation import NeedleMode as NeedleMode
+from tpo.params.evaluation import NeedleParams as NeedleParams
+from tpo.params.evaluation import PromptStyle as PromptStyle
 from tpo.params.section import Section
 from tpo.params.training import LoraParams as LoraParams
 from tpo.params.training import Sharing as Sharing
@@ -103,62 +112,15 @@ class IngestParams(Section):
     contamination: CopyParams
 
 
-class _ChatParams(Section):
-    """A model that captions, asks or judges. The paper has CogVLM2 and GPT-4o-mini; all settings are ours."""
-
-    max_reply_tokens: int = Field(512, ge=1, description="of one reply; a longer one is set aside")
-    temperature: float = Field(0, ge=0, description="0 = the most probable token each time")
-
-
-class EndpointParams(_ChatParams):
-    """An OpenAI-compatible server: vLLM, a provider."""
-
-    url: str = Field(description="with the version: http://localhost:8000/v1")
-    model: str = Field(description="its name at the server")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable with the key; it is read nowhere else")
-    concurrency: int = Field(16, ge=1, description="calls in flight")
-    requests_per_minute: int | None = Field(None, ge=1, description="none = as fast as they are answered")
-    timeout_s: float = Field(120, gt=0, description="for one attempt")
-    max_retries: int = Field(15, ge=0, description="after 429, 5xx, timeouts and cut connections: 0.5 s, then up to 8")
-    reply_limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    extra_body: dict[str, Any] = Field({}, description="more fields of the request, as the server has them")
-    usd_per_million_input_tokens: float = Field(0, ge=0)
-    usd_per_million_output_tokens: float = Field(0, ge=0)
-    budget_usd: float | None = Field(None, gt=0, description="of one run of the stage, which stops there")
-
-
-class LocalParams(_ChatParams):
-    """A text or image-text model, loaded by transformers."""
-
-    checkpoint: str = Field(description="folder or hub id")
-    revision: str | None = Field(None, description="hub revision; pin it")
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    device: Literal["auto", "cpu", "cuda", "balanced"] = "auto"
-    batch_size: int = Field(8, ge=1, description="replies written together")
-
-
-def _who(value: Any) -> str:
-    """`url` makes it an endpoint, `checkpoint` a model loaded here; a name is what works without a model."""
-    if isinstance(value, EndpointParams) or (isinstance(value, dict) and "url" in value):
-        return "endpoint"
-    return "local" if isinstance(value, LocalParams | dict) else "offline"
-
-
-_Chat = Annotated[EndpointParams, Tag("endpoint")] | Annotated[LocalParams, Tag("local")]
-_Captioner = Annotated[_Chat | Annotated[Literal["sidecar"], Tag("offline")], Discriminator(_who)]
-_ByRuleOrChat = Annotated[_Chat | Annotated[Literal["rule"], Tag("offline")], Discriminator(_who)]
-ChatParams = EndpointParams | LocalParams
-
-
 class CaptionParams(Section):
-    source: _Captioner = Field(description="`sidecar` files, or a model that sees frames")
+    source: Captioner = Field(description="`sidecar` files, or a model that sees frames")
     segment_s: float = Field(10, gt=0, description="ours: length of what one caption of a model is about")
     frames_per_segment: int = Field(1, ge=1, description="paper: 1, each frame is captioned by itself")
     max_side_px: int = Field(768, ge=32, description="ours: larger frames are scaled down for the model")
 
 
 class AskParams(Section):
-    asker: _ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
+    asker: ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
     captions_per_segment: int = Field(ge=1, description="ours: the paper gives no segment length")
     localized_per_video: int = Field(ge=0, description="ours: questions; of a model, prompts: it may answer None")
     comprehensive_per_video: int = Field(ge=0, description="ours")
@@ -236,7 +198,7 @@ class AnswerParams(Section):
 
 
 class JudgeParams(Section):
-    judge: _ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
+    judge: ByRuleOrChat = Field(description="`rule`, or a language model; paper: GPT-4o-mini")
     show_reference: bool = Field(
         default=True, description="the model sees the asker's answer; the paper's prompt speaks of one, without a slot"
     )
@@ -263,15 +225,6 @@ class ValidateParams(Section):
     min_pairs: int = Field(ge=1, description="ours")
     min_pairs_per_type: int = Field(1, ge=0, description="ours: of each question type that there is")
     max_length_ratio: float = Field(gt=0, description="ours: mean chosen over mean rejected length, in tokens")
-
-
-class EvaluateParams(Section):
-    num_frames: int = Field(ge=1, description="paper: 96 or 128; the same for base and tuned")
-    scoring: Literal["option_text", "option_letter"] = Field(
-        description="log-probability of the option's text, or of its letter after the listed options"
-    )
-    confidence: float = Field(gt=0.5, lt=1)
-    bootstrap_samples: int = Field(ge=100)
 
 
 class RegisterParams(Section):

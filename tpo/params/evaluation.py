@@ -1,0 +1,72 @@
+"""How base, tuned and champion model are measured. Where the paper is silent the choice is ours."""
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from tpo.params.chat import EndpointParams, LocalParams, who
+from tpo.params.section import Section
+from tpo.records import Condition
+
+PromptStyle = Literal["question", "official", "lmms_eval"]
+NeedleMode = Literal["after_sampling", "in_video"]
+Judge = Annotated[Annotated[EndpointParams, Tag("endpoint")] | Annotated[LocalParams, Tag("local")], Discriminator(who)]
+
+
+class ControlsParams(Section):
+    """What a model is asked with less to see: a gain that shows there as well does not come from time."""
+
+    conditions: tuple[Condition, ...] = Field(
+        tuple(condition for condition in Condition if condition is not Condition.FULL), min_length=1
+    )
+    items_per_group: int | None = Field(
+        None, ge=1, description="of each benchmark and duration group, drawn by id; none = all"
+    )
+
+    @model_validator(mode="after")
+    def _full_is_no_control(self) -> "ControlsParams":
+        if Condition.FULL in self.conditions:
+            raise ValueError("conditions: full is what controls are compared with, not one of them")
+        return self
+
+
+class NeedleParams(Section):
+    """Short clips put into long videos, at every depth of every length."""
+
+    modes: tuple[NeedleMode, ...] = Field(min_length=1, description="into the sampled frames, or into the video file")
+    num_frames: tuple[int, ...] = Field(min_length=1, description="after_sampling: lengths of the haystack")
+    minutes: tuple[float, ...] = Field((), description="in_video: lengths of the haystack")
+    depths: tuple[float, ...] = Field(min_length=1, description="0 = at its beginning, 1 = at its end")
+    needle_frames: int = Field(ge=1, description="after_sampling: frames of the haystack that the needle takes")
+    per_cell: int = Field(ge=1, description="questions at each depth of each length, over several haystacks")
+
+
+class EvaluateParams(Section):
+    num_frames: int = Field(ge=1, description="paper: 96 or 128; the same for all models")
+    prompts: PromptStyle = Field(
+        description="official and lmms_eval list the options and ask for a letter; question asks the question alone, "
+        "and the options' texts are its possible answers, for models that were never taught letters"
+    )
+    subtitles: bool = Field(default=False, description="say in the prompt what is said under the sampled frames")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="also let the model write its answer; none = log-probabilities of the options alone"
+    )
+    judge: Judge | None = Field(None, description="of MLVU's free answers; none = they are not asked")
+    champion: bool = Field(default=True, description="also measure the registry's champion, if it is another model")
+    controls: ControlsParams | None = None
+    needle: NeedleParams | None = None
+    batch_size: int = Field(16, ge=1, description="possible answers that go on from a video together")
+    max_unusable_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="of a benchmark's questions, without a usable row or video; above it nothing is run",
+    )
+    confidence: float = Field(gt=0.5, lt=1)
+    bootstrap_samples: int = Field(ge=100)
+
+    @model_validator(mode="after")
+    def _free_answers_are_written_before_they_are_judged(self) -> "EvaluateParams":
+        if self.judge is not None and self.max_new_tokens is None:
+            raise ValueError("judge needs max_new_tokens: free answers must be written before they are judged")
+        return self
