@@ -345,6 +345,7 @@ class PredictionStatus(StrEnum):
     NONE = "none"
     ILLEGAL = "illegal"
     NOT_JUDGED = "not_judged"
+    TOO_LONG = "too_long"
     VIDEO_MISSING = "video_missing"
     VIDEO_BROKEN = "video_broken"
 

@@ -4,6 +4,7 @@ A SQLite file, because several threads write it while a stage runs, and a reply 
 """
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -32,6 +33,13 @@ class ReplyCache:
         """Keep a reply; returns when it is on disk."""
         with self._lock:
             self._connection.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", [key, reply])
+
+    def put_all(self, replies: Mapping[str, str]) -> None:
+        """Keep several replies, all of them or, after a kill, none; returns when they are on disk."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", replies.items())
+            self._connection.execute("COMMIT")
 
     def close(self) -> None:
         self._connection.close()

@@ -396,14 +396,11 @@ def test_calls_in_flight_reach_the_limit_and_never_pass_it_whoever_asks(tmp_path
         threads = [
             threading.Thread(target=lambda at=at: found.update({at: chat.ask_all(batches[at])})) for at in range(2)
         ]
-        began = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        took_s = time.monotonic() - began
     assert server.most_in_flight == 8
-    assert took_s < 2 * 128 * 0.05 / 8, "most of the time they are all in flight"
     for at, name in enumerate("ab"):
         assert [one.text for one in found[at] if isinstance(one, Reply)] == [f"{name}{number}" for number in range(64)]
 

@@ -10,8 +10,18 @@ from tpo.evaluation.parsing import parse_choice
 from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Role
 
 
-def predict(item: Item, role: Role, logprobs: Sequence[float], condition: Condition = Condition.FULL) -> Prediction:
-    """The option with the highest log-probability. A tie is no answer and counts as wrong."""
+def predict(
+    item: Item,
+    role: Role,
+    logprobs: Sequence[float],
+    condition: Condition = Condition.FULL,
+    rotation: int = 0,
+) -> Prediction:
+    """The option with the highest log-probability. A tie is no answer and counts as wrong.
+
+    Args:
+        logprobs: of the options in the order of the item, whatever place they were shown at.
+    """
     if len(logprobs) != len(item.options):
         raise ValueError(f"{item.id} has {len(item.options)} options but {len(logprobs)} log-probabilities")
     best = [i for i, value in enumerate(logprobs) if value == max(logprobs)]
@@ -21,6 +31,7 @@ def predict(item: Item, role: Role, logprobs: Sequence[float], condition: Condit
         role,
         best[0] if not tie else None,
         condition=condition,
+        rotation=rotation,
         method=Method.LOGPROB,
         status=PredictionStatus.AMBIGUOUS if tie else PredictionStatus.OK,
         detail=f"options {best} are equally probable" if tie else "",
@@ -50,10 +61,11 @@ def predict_failure(
     detail: str,
     condition: Condition = Condition.FULL,
     method: Method = Method.LOGPROB,
+    rotation: int = 0,
 ) -> Prediction:
     """An item that could not be asked: wrong, and counted under its status."""
-    facts = {"condition": condition, "method": method, "status": status, "detail": detail}
-    return prediction(item, role, score=0, correct=False, **facts)
+    asked = {"condition": condition, "method": method, "rotation": rotation}
+    return prediction(item, role, score=0, correct=False, status=status, detail=detail, **asked)
 
 
 def _choice(item: Item, role: Role, predicted: int | None, **more: Any) -> Prediction:

@@ -168,3 +168,19 @@ def read_chat_template(folder: Path, tokenizer: Any) -> str:
     if tokenizer.chat_template:
         return str(tokenizer.chat_template)
     raise UserError(f"{folder} has no chat template (chat_template.jinja). Is the checkpoint folder complete?")
+
+
+def check_base(adapter: Path, expected: str) -> None:
+    """An adapter on top of other weights than it was trained on answers nonsense without an error."""
+    base = Path(json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"])
+    if not base.is_dir():
+        raise UserError(
+            f"This model is an adapter on the base model in the folder {str(base)!r}, which is not here "
+            f"({Path.cwd()}). Run where that folder is, or put the base model there."
+        )
+    found = digest(base)
+    if found != expected:
+        raise UserError(
+            f"The base model in {str(base)!r} is not the one this adapter was trained on: its files' digest is "
+            f"{found[:12]}, expected {expected[:12]}. Put the original base model there (`dvc checkout`)."
+        )

@@ -49,11 +49,7 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
             two before any weight is read.
     """
     transformers_logging.disable_progress_bar()
-    checkpoint, revision, adapter = params.base, params.revision, None
-    if (Path(checkpoint) / "adapter_config.json").is_file():
-        adapter = Path(checkpoint)
-        adapter_config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        checkpoint, revision = adapter_config["base_model_name_or_path"], adapter_config.get("revision")
+    checkpoint, revision, adapter = _source(params)
     folder = local_folder(checkpoint, revision)
     config = read_config(folder, tuple(FAMILIES))
     family = FAMILIES[config.model_type](config, read_processor(folder), params.max_frame_pixels)
@@ -69,7 +65,7 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return VideoLMM(
-        id=content_id(*[_content(part) for part in (folder, adapter) if part is not None], params.as_measured()),
+        id=_id(folder, adapter, params),
         folder=folder,
         model=model.eval(),
         tokenizer=tokenizer,
@@ -78,6 +74,32 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
         time_instruction=params.time_instruction,
         max_tokens=max_tokens,
     )
+
+
+def model_id(params: ModelParams) -> str:
+    """The `id` of what `load_model` would load, without loading it: of its files and what changes its answers.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    checkpoint, revision, adapter = _source(params)
+    folder = local_folder(checkpoint, revision)
+    download_weights(checkpoint, revision, params.pickled_weights)
+    return _id(folder, adapter, params)
+
+
+def _source(params: ModelParams) -> tuple[str, str | None, Path | None]:
+    """The checkpoint that holds the weights, its revision, and the adapter folder that goes on top, if any."""
+    adapter = Path(params.base)
+    if not (adapter / "adapter_config.json").is_file():
+        return params.base, params.revision, None
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return config["base_model_name_or_path"], config.get("revision"), adapter
+
+
+def _id(folder: Path, adapter: Path | None, params: ModelParams) -> str:
+    parts = [folder] if adapter is None else [folder, adapter]
+    return content_id(*map(_content, parts), params.as_measured())
 
 
 def _check_length(folder: Path, family: Family, num_frames: int, max_tokens: int) -> None:

@@ -34,6 +34,10 @@ _TIME_INSTRUCTION = (
 _KEPT_FRAMES = 256  # ours: the tower's output for so many takes 0.4 GB at 7B
 
 
+class TooLongError(UserError):
+    """A prompt and its answer are longer than the decoder can take."""
+
+
 @dataclass(frozen=True)
 class Generated:
     """What a model wrote; `ended` says whether it ended by itself, not at the longest that was allowed."""
@@ -96,18 +100,18 @@ class VideoLMM:
             room: tokens that must fit behind the prompt.
 
         Raises:
-            UserError: the chat template does not show a video, or the prompt is longer than the decoder can take.
-                A prompt is never cut.
+            UserError: the chat template does not show a video.
+            TooLongError: the prompt is longer than the decoder can take. A prompt is never cut.
         """
         ids = self.prompt(video, question)
         if len(ids) + room > self.max_tokens:
             if video is None:
-                raise UserError(
+                raise TooLongError(
                     f"A prompt of {len(ids)} tokens and an answer of up to {room} are too long: {self.folder} was made "
                     f"for {self.max_tokens}."
                 )
             most = (self.max_tokens - room - len(ids) + video.num_features) * video.num_frames // video.num_features
-            raise UserError(
+            raise TooLongError(
                 f"{video.num_frames} frames make a prompt of {len(ids)} tokens and the answer takes up to {room}, but "
                 f"{self.folder} was made for {self.max_tokens}. At this frame size at most {max(most, 0)} frames fit."
             )
@@ -246,7 +250,6 @@ class VideoLMM:
         """Log-probability of each candidate answer to one question: the sum over its tokens, end of turn included."""
         return self.option_logprobs(frames, [question], [answers], batch_size)[0]
 
-    @torch.inference_mode()
     def option_logprobs(
         self,
         frames: Frames | None,
@@ -268,23 +271,42 @@ class VideoLMM:
         Raises:
             UserError: see `prompt_ids`.
         """
-        if not any(options):
-            return [[] for _ in questions]
+        return self.examine(frames, questions, options, [], 0, batch_size, whole=whole)[0]
+
+    @torch.inference_mode()
+    def examine(
+        self,
+        frames: Frames | None,
+        questions: Sequence[str | Prompt],
+        options: Sequence[Sequence[str]],
+        written: Sequence[str | Prompt],
+        max_new_tokens: int,
+        batch_size: int = 16,
+        *,
+        whole: bool = True,
+    ) -> tuple[list[list[float]], list[Generated]]:
+        """`option_logprobs` of some questions and greedy answers to others, with the video run once for all of them.
+
+        Args:
+            written: questions to which answers of up to `max_new_tokens` tokens are written.
+        """
+        candidates = [[self.answer_ids(one)[: None if whole else -1] for one in of_one] for of_one in options]
+        if not any(candidates) and not written:
+            return [[] for _ in questions], []
         video = None if frames is None else self.prepare(frames)
-        prompts: list[list[int]] = []
-        answers: list[list[int]] = []
-        for question, candidates in zip(questions, options, strict=True):
-            candidate_ids = [self.answer_ids(candidate)[: None if whole else -1] for candidate in candidates]
-            room = max((len(ids) for ids in candidate_ids), default=0)
-            prompts += [self.prompt_ids(video, question, room)] * len(candidate_ids)
-            answers += candidate_ids
-        prefix = self._run_prefix(video, prompts, None if video is None else self.encode_video(video))
-        scores: list[float] = []
-        rows = list(zip(prompts, answers, strict=True))
-        for first in range(0, len(rows), batch_size):
-            scores += _score(prefix, rows[first : first + batch_size])
-        scored = iter(scores)
-        return [[next(scored) for _ in candidates] for candidates in options]
+        rooms = [max(map(len, of_one), default=0) for of_one in candidates]
+        asked = [self.prompt_ids(video, one, room) for one, room in zip(questions, rooms, strict=True)]
+        to_write = [self.prompt_ids(video, one, max_new_tokens) for one in written]
+        prefix = self._run_prefix(video, asked + to_write, None if video is None else self.encode_video(video))
+        rows = [(ids, one) for ids, of_one in zip(asked, candidates, strict=True) for one in of_one]
+        batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+        scores = iter([score for batch in batches for score in _score(prefix, batch)])
+        said: list[Generated] = []
+        for first in range(0, len(to_write), batch_size):
+            self._write(
+                [_Row(prefix, ids, None, said) for ids in to_write[first : first + batch_size]], max_new_tokens, 0
+            )
+        return [[next(scores) for _ in of_one] for of_one in candidates], said
 
     def save(self, out: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Write a folder that `load_model` reads: weights with tokenizer and processor files, or the adapter alone.
@@ -337,7 +359,14 @@ def _chance(seed: int, *what: Any) -> torch.Generator:
 
 
 def _score(prefix: VideoPrefix, batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-    """Sum of the log-probabilities of each answer's tokens behind its prompt."""
+    """Sum of the log-probabilities of each answer's tokens behind its prompt.
+
+    Answers of one token, such as letters, are read off where their prompt ends, which runs once for all of them.
+    """
+    if all(len(answer) == 1 for _, answer in batch):
+        prompts = list(dict.fromkeys(tuple(prompt) for prompt, _ in batch))
+        ends = Rows([(prefix, prompt) for prompt in prompts]).run(keep=1)[:, -1].float().log_softmax(-1)
+        return [float(ends[prompts.index(tuple(prompt)), answer[0]]) for prompt, answer in batch]
     rows = Rows([(prefix, prompt + answer) for prompt, answer in batch])
     longest = max(len(answer) for _, answer in batch)
     logits = rows.run(keep=longest + 1)[:, :-1]

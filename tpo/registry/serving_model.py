@@ -6,7 +6,6 @@
 Runs on its own: `tpo` travels with the model, next to this file. `tpo.registry.package` puts it together.
 """
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from tpo.errors import UserError
 from tpo.models import load_model
+from tpo.models.checkpoint import check_base
 from tpo.params import ModelParams
 from tpo.registry.ask import answer_file
-from tpo.store import digest
 from tpo.video.probe import Prober
 
 
@@ -28,7 +27,7 @@ class VideoAnswerer(PythonModel):
         """Load the weights the way they were measured: same dtype, same number of frames."""
         checkpoint, config = Path(context.artifacts["checkpoint"]), context.model_config
         if config["base_digest"]:
-            _check_base(checkpoint, config["base_digest"])
+            check_base(checkpoint, config["base_digest"])
         self._num_frames, self._max_new_tokens = config["num_frames"], config["max_new_tokens"]
         self._model = load_model(ModelParams(base=str(checkpoint), **config["model"]))
 
@@ -52,22 +51,6 @@ class VideoAnswerer(PythonModel):
         if set(row) != {"video", "question"}:
             raise UserError(f'expected the keys "video" and "question", got {sorted(row)}')
         return answer_file(self._model, prober, row["video"], row["question"], self._num_frames, self._max_new_tokens)
-
-
-def _check_base(adapter: Path, expected: str) -> None:
-    """An adapter on top of other weights than it was trained on answers nonsense without an error."""
-    base = Path(json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"])
-    if not base.is_dir():
-        raise UserError(
-            f"This model is an adapter on the base model in the folder {str(base)!r}, which is not here "
-            f"({Path.cwd()}). Run where that folder is, or put the base model there."
-        )
-    found = digest(base)
-    if found != expected:
-        raise UserError(
-            f"The base model in {str(base)!r} is not the one this adapter was trained on: its files' digest is "
-            f"{found[:12]}, expected {expected[:12]}. Put the original base model there (`dvc checkout`)."
-        )
 
 
 mlflow.models.set_model(VideoAnswerer())

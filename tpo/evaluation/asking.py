@@ -1,0 +1,106 @@
+"""What a model is asked about a video: every item, under every condition, in every way that `params.evaluate` names.
+
+    asks = plan(items, video, lines, params, controlled, seed)
+
+The plan is the same for every model, so that whatever differs between their answers is the models'.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tpo.evaluation.controls import can_rotate, rotated, shown_under
+from tpo.evaluation.grounding import span_prompt
+from tpo.evaluation.prompts import candidates, render
+from tpo.params import EvaluateParams
+from tpo.records import Condition, Item, Method, Prompt, Task, Video, View
+from tpo.video.sample import dense
+
+
+class Ask(NamedTuple):
+    """One question as it is put once.
+
+    Attributes:
+        rotation: places by which the item's options are moved on where they are listed.
+        candidates: possible answers whose log-probabilities are asked for; none = an answer is to be written.
+    """
+
+    item: Item
+    condition: Condition
+    rotation: int
+    view: View | None
+    prompt: Prompt
+    candidates: tuple[str, ...]
+
+    @property
+    def method(self) -> Method:
+        return Method.LOGPROB if self.candidates else Method.GENERATION
+
+
+class Job(NamedTuple):
+    """What is asked about one video: a file below the folder of benchmarks."""
+
+    path: str
+    video: Video
+    asks: list[Ask]
+
+
+def is_asked(item: Item, params: EvaluateParams) -> bool:
+    """Spans and free answers must be written; free ones need a judge as well."""
+    match item.task:
+        case Task.CHOICE:
+            return True
+        case Task.SPAN:
+            return params.max_new_tokens is not None
+        case Task.OPEN:
+            return params.judge is not None
+
+
+def plan(
+    items: Sequence[Item],
+    video: Video,
+    subtitles: Mapping[str, Sequence[str]],
+    params: EvaluateParams,
+    controlled: Collection[str],
+    seed: int,
+) -> list[Ask]:
+    """Everything that a model is asked about one video, in an order that does not depend on that of `items`.
+
+    Args:
+        subtitles: by item id, the lines under the frames of the full view.
+        controlled: ids of the items that are asked under the controls too.
+    """
+    full = dense(video, params.num_frames)
+    asks: list[Ask] = []
+    for item in sorted(items, key=lambda one: one.id):
+        lines = subtitles.get(item.id, ())
+        asks += _in_full(item, video, full, lines, params)
+        if params.controls is not None and item.id in controlled:
+            for condition in params.controls.conditions:
+                asks += _controlled(item, condition, full, lines, params, seed)
+    return asks
+
+
+def _in_full(item: Item, video: Video, full: View, lines: Sequence[str], params: EvaluateParams) -> Iterator[Ask]:
+    if item.task is Task.SPAN:
+        yield Ask(item, Condition.FULL, 0, full, span_prompt(item, video.duration_s), ())
+        return
+    prompt = render(item, params.prompts, lines)
+    if item.task is Task.CHOICE:
+        yield Ask(item, Condition.FULL, 0, full, prompt, candidates(item, params.prompts))
+    if params.max_new_tokens is not None:
+        yield Ask(item, Condition.FULL, 0, full, prompt, ())
+
+
+def _controlled(
+    item: Item, condition: Condition, full: View, lines: Sequence[str], params: EvaluateParams, seed: int
+) -> Iterator[Ask]:
+    """By log-probability alone. Where options are not listed, or speak of each other, there is nothing to rotate."""
+    rotations = [0]
+    if condition is Condition.CIRCULAR:
+        listed = params.prompts != "question" and can_rotate(item)
+        rotations = list(range(len(item.options))) if listed else []
+    view = shown_under(condition, full, seed)
+    for by in rotations:
+        moved = rotated(item, by)
+        prompt = render(moved, params.prompts, lines)
+        yield Ask(item, condition, by, view, prompt, candidates(moved, params.prompts))

@@ -1,0 +1,80 @@
+"""Before any model is loaded: is every video there, and is enough of each benchmark left to measure on?"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tpo.errors import UserError
+from tpo.evaluation.benchmarks.rows import STAGE
+from tpo.evaluation.scoring import predict_failure
+from tpo.params import EvaluateParams
+from tpo.records import Item, Method, Prediction, PredictionStatus, Reason, Rejection, Role, Task, Video
+from tpo.video.probe import Prober
+
+
+def group_by_video(items: Sequence[Item]) -> list[list[Item]]:
+    """The items of each video together, videos in the order of their first item."""
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.benchmark, item.video), []).append(item)
+    return list(groups.values())
+
+
+def video_path(items: Sequence[Item]) -> str:
+    """Where the video of one group of items lies, relative to the folder of all benchmarks."""
+    return f"{items[0].benchmark}/{items[0].video}"
+
+
+def check_video(root: Path, items: Sequence[Item], prober: Prober) -> Video | Rejection:
+    """Measure the video that `items` ask about, in a child process. `root` is the folder of all benchmarks."""
+    path = root / video_path(items)
+    if not path.exists():
+        detail = "there is no such file"
+        return Rejection(stage=STAGE, item=video_path(items), reason=Reason.VIDEO_MISSING, detail=detail)
+    return prober.probe(root / items[0].benchmark, path)  # which may itself be a link to another disk
+
+
+def without_video(items: Sequence[Item], role: Role, rejection: Rejection, params: EvaluateParams) -> list[Prediction]:
+    """Of items whose video is missing or broken: wrong, in every way in which they would have been asked."""
+    missing = rejection.reason is Reason.VIDEO_MISSING
+    status = PredictionStatus.VIDEO_MISSING if missing else PredictionStatus.VIDEO_BROKEN
+    detail = f"{rejection.reason}: {rejection.detail}"
+    methods = [Method.LOGPROB] if params.max_new_tokens is None else [Method.LOGPROB, Method.GENERATION]
+    return [
+        predict_failure(item, role, status, detail, method=method)
+        for item in items
+        for method in methods
+        if item.task is Task.CHOICE or method is Method.GENERATION
+    ]
+
+
+def check_complete(
+    items: Sequence[Item], unusable: Mapping[str, Rejection], bad_rows: Sequence[Rejection], max_share: float
+) -> list[str]:
+    """What cannot be asked, a line for each benchmark that lacks something.
+
+    Args:
+        items: the questions that are to be asked.
+        unusable: by `video_path`, why a video cannot be used.
+        bad_rows: rows that no question could be made of, named "<benchmark>/<file>:<row>".
+
+    Raises:
+        UserError: it is a larger share of a benchmark than `max_share`.
+    """
+    planned = Counter(item.benchmark for item in items)
+    rows = Counter(row.item.split("/")[0] for row in bad_rows)
+    without = Counter(item.benchmark for item in items if video_path([item]) in unusable)
+    lines = []
+    for benchmark in sorted({*rows, *without}):
+        total, lost = planned[benchmark] + rows[benchmark], rows[benchmark] + without[benchmark]
+        videos = Counter(one.reason.value for path, one in unusable.items() if path.startswith(f"{benchmark}/"))
+        told = ", ".join(f"{count} videos {reason}" for reason, count in sorted(videos.items()))
+        line = f"{benchmark}: {lost} of {total} questions cannot be asked: {rows[benchmark]} bad rows"
+        lines.append(f"{line}, {told}" if told else line)
+        if lost > max_share * total:
+            complaints = [one for one in (*bad_rows, *unusable.values()) if one.item.startswith(f"{benchmark}/")]
+            raise UserError(
+                f"{lines[-1]}. That is more than evaluate.max_unusable_share ({max_share:g}) allows. The first: "
+                f"{complaints[0].item}: {complaints[0].detail}. Is the download complete?"
+            )
+    return lines

@@ -1,0 +1,60 @@
+"""The present champion, fetched from the registry to be measured again beside a new candidate."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tpo.models.checkpoint import check_base
+from tpo.records import Record
+from tpo.registry.package import CHAMPION
+from tpo.registry.tracking import connect
+
+
+class Champion(Record):
+    """A registered model on this disk.
+
+    Attributes:
+        checkpoint: a folder that `tpo.models.load_model` reads.
+        measured_with: what it was registered with: num_frames, prompts, model settings, …
+    """
+
+    version: str
+    candidate_id: str
+    checkpoint: Path
+    measured_with: dict[str, Any]
+
+
+def fetch_champion(name: str, folder: Path) -> Champion | None:
+    """Download the champion of a registered model into `folder`, once for each version; none if there is none.
+
+    Raises:
+        UserError: it is an adapter whose base model is not here.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    connect()
+    try:
+        found = mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    out = folder / f"{name}-{found.version}"
+    done = out / "fetched"
+    if not done.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}", dst_path=str(out))
+        done.touch()
+    flavor = yaml.safe_load((out / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+    checkpoint = out / flavor["artifacts"]["checkpoint"]["path"]
+    if base_digest := flavor["config"]["base_digest"]:
+        check_base(checkpoint, base_digest)
+    return Champion(
+        version=str(found.version),
+        candidate_id=found.tags.get("candidate_id", ""),
+        checkpoint=checkpoint,
+        measured_with=json.loads(found.tags["measured_with"]),
+    )
