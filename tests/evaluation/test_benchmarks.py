@@ -1,78 +1,15 @@
-"""Rows in the shapes in which the three benchmarks are downloaded; the texts are ours."""
+"""The layouts in which the benchmarks are downloaded, read as items."""
 
-import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from benchmark_rows import LVB, MLVU, VIDEOMME, write_json, write_lvb, write_parquet
 
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks import load_benchmarks
+from tpo.evaluation.benchmarks import find_items, load_benchmarks
+from tpo.evaluation.benchmarks.defects import GOLD_TWICE
 from tpo.evaluation.benchmarks.mlvu import duration_group
-from tpo.records import Item, Reason
-
-LVB = {
-    "video_id": "abc",
-    "video_path": "abc.mp4",
-    "id": "abc_0",
-    "question": "What is on the table?",
-    "question_wo_referring_query": "What is on the table?",
-    "candidates": ["a cup", "a book", "a lamp", "a hat", "a plate"],
-    "correct_choice": 2,
-    "position": [10, 20],
-    "topic_category": "KH-Knowledge-History",
-    "question_category": "S2O",
-    "level": "L1-Perception",
-    "subtitle_path": "abc_en.json",
-    "duration_group": 600,
-    "starting_timestamp_for_subtitles": 0,
-    "duration": 300.5,
-    "view_count": 7,
-    "type": "local",
-}
-MLVU = {
-    "video": "movie_1.mp4",
-    "duration": 480.0,
-    "question": "What happens first?",
-    "candidates": ["A dog barks", "A door opens", "A bell rings", "A car stops"],
-    "answer": "A bell rings",
-    "question_type": "order",
-}
-VIDEOMME = {
-    "video_id": "001",
-    "duration": "long",
-    "domain": "Knowledge",
-    "sub_category": "Technology",
-    "url": "https://example.org/1",
-    "videoID": "AbC-123_xyz00",
-    "question_id": "001-1",
-    "task_type": "OCR Problems",
-    "question": "What does the sign say?",
-    "options": ["A. Open.", "B. Closed.", "C. Exit.", "D. A. Smith."],
-    "answer": "D",
-}
-
-
-def write_json(path: Path, rows: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows), encoding="utf-8")
-    return path
-
-
-def write_parquet(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def write_lvb(root: Path, *rows: object) -> None:
-    write_json(root / "longvideobench/lvb_val.json", list(rows))
-
-
-def problems(root: Path) -> dict[str, str]:
-    _, rejections = load_benchmarks(root)
-    assert all(rejection.reason is Reason.BAD_ITEM for rejection in rejections)
-    return {rejection.item: rejection.detail for rejection in rejections}
+from tpo.records import Granularity, Item, Task
 
 
 def test_longvideobench_is_read_from_its_json_file(tmp_path: Path) -> None:
@@ -87,8 +24,12 @@ def test_longvideobench_is_read_from_its_json_file(tmp_path: Path) -> None:
             question="What is on the table?",
             options=("a cup", "a book", "a lamp", "a hat", "a plate"),
             gold=2,
+            subtitles="subtitles/abc_en.json",
+            subtitles_start_s=12.5,
+            duration_s=300.5,
             duration_group="600",
             category="S2O",
+            granularity=Granularity.LOCALIZED,
         )
     ]
 
@@ -107,9 +48,40 @@ def test_longvideobench_parquet_gives_the_same_items_and_na_is_no_option(tmp_pat
     assert [len(item.options) for item in items] == [5, 4]
 
 
-def test_mlvu_gold_is_found_by_its_text_and_generation_tasks_are_left_out(tmp_path: Path) -> None:
-    write_json(tmp_path / "mlvu/MLVU/json/5_order.json", [MLVU, MLVU | {"duration": 5000, "answer": "A dog barks "}])
-    write_json(tmp_path / "mlvu/MLVU/json/9_summary.json", [{"video": "x.mp4", "question": "?", "answer": "text"}])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"starting_timestamp_for_subtitles": 30, "type": "global"}, (30.0, Granularity.COMPREHENSIVE)),
+        ({"starting_timestamp_for_subtitles": 0, "type": "other"}, (0.0, None)),
+    ],
+)
+def test_longvideobench_offsets_may_be_whole_numbers_and_other_types_are_of_no_granularity(
+    tmp_path: Path, change: dict, expected: tuple
+) -> None:
+    write_lvb(tmp_path, LVB | change)
+    item = load_benchmarks(tmp_path)[0][0]
+    assert (item.subtitles_start_s, item.granularity) == expected
+
+
+def test_longvideobench_needs_only_what_a_question_is_made_of(tmp_path: Path) -> None:
+    needed = ("id", "video_path", "question", "candidates", "correct_choice", "duration_group", "question_category")
+    write_lvb(tmp_path, {key: LVB[key] for key in needed})
+    item = load_benchmarks(tmp_path)[0][0]
+    assert (item.subtitles, item.duration_s, item.granularity) == (None, None, None)
+
+
+def test_longvideobench_parquet_in_several_parts_is_read_whole(tmp_path: Path) -> None:
+    rest = {key: value for key, value in LVB.items() if key != "candidates"}
+    options = {f"option{i}": option for i, option in enumerate(LVB["candidates"])}
+    for part in range(2):
+        path = tmp_path / f"longvideobench/validation-0000{part}-of-00002.parquet"
+        write_parquet(path, [rest | options | {"id": f"abc_{part}"}])
+    assert [item.id for item in load_benchmarks(tmp_path)[0]] == ["longvideobench/abc_0", "longvideobench/abc_1"]
+
+
+def test_mlvu_gold_is_found_by_its_text(tmp_path: Path) -> None:
+    again = MLVU | {"duration": 5000, "answer": "A dog barks ", "question": "What happens last?"}
+    write_json(tmp_path / "mlvu/MLVU/json/5_order.json", [MLVU, again])
     items, rejections = load_benchmarks(tmp_path)
     assert rejections == []
     assert [(item.id, item.gold, item.duration_group) for item in items] == [
@@ -117,7 +89,51 @@ def test_mlvu_gold_is_found_by_its_text_and_generation_tasks_are_left_out(tmp_pa
         ("mlvu/5_order:1", 0, ">30min"),
     ]
     assert items[0].video == "MLVU/video/5_order/movie_1.mp4"
-    assert items[0].category == "order"
+    assert (items[0].category, items[0].granularity) == ("order", Granularity.COMPREHENSIVE)
+
+
+def test_mlvu_generation_tasks_have_a_reference_and_scoring_points_where_they_are_listed(tmp_path: Path) -> None:
+    row = {"video": "x.mp4", "duration": 400, "question": "Describe it.", "answer": "A boat sails."}
+    sub_scene = row | {"question_type": "subPlot", "scoring_points": ["a boat", "it sails"]}
+    write_json(tmp_path / "mlvu/MLVU/json/8_sub_scene.json", [sub_scene])
+    write_json(tmp_path / "mlvu/MLVU/json/9_summary.json", [row | {"question_type": "summary"}])
+    items, rejections = load_benchmarks(tmp_path)
+    assert rejections == []
+    assert [(item.task, item.options, item.gold, item.reference) for item in items] == [
+        (Task.OPEN, (), None, "A boat sails.")
+    ] * 2
+    assert [item.scoring_points for item in items] == [("a boat", "it sails"), ()]
+    assert [item.category for item in items] == ["sub_scene", "summary"]
+    assert [item.granularity for item in items] == [Granularity.LOCALIZED, Granularity.COMPREHENSIVE]
+
+
+@pytest.mark.parametrize(
+    ("said", "category"),
+    [("findNeedle", "needle"), ("needleQA", "needle"), ("needle", "needle"), ("subPlot", "sub_scene"), ("ego", "ego")],
+)
+def test_mlvu_tasks_have_one_name_whatever_the_file_calls_them(tmp_path: Path, said: str, category: str) -> None:
+    write_json(tmp_path / "mlvu/MLVU/json/2_needle.json", [MLVU | {"question_type": said}])
+    assert load_benchmarks(tmp_path)[0][0].category == category
+
+
+def test_the_test_set_of_mlvu_has_six_options_and_is_a_benchmark_of_its_own(tmp_path: Path) -> None:
+    six = [*MLVU["candidates"], "A cat sleeps", "A phone rings"]
+    count = {"candidates": [1, 2, 3, 4, 5, 6], "answer": 4, "question_type": "count", "question_id": "AC_0"}
+    rows = [MLVU | {"candidates": six, "question_id": "AO_0"}, MLVU | count]
+    write_json(tmp_path / "mlvu_test/test-ground-truth/test_mcq_gt.json", rows)
+    scene = {"video": "y.mp4", "duration": 400, "question": "Describe it.", "answer": "A boat sails."}
+    scene |= {"question_type": "subsummary", "scoring_points": ["a boat"]}
+    write_json(tmp_path / "mlvu_test/test-ground-truth/test_ssc_gt.json", [scene])
+    items, rejections = load_benchmarks(tmp_path)
+    assert rejections == []
+    assert [(item.id, item.benchmark, item.category, item.task) for item in items] == [
+        ("mlvu_test/AO_0", "mlvu_test", "order", Task.CHOICE),
+        ("mlvu_test/AC_0", "mlvu_test", "count", Task.CHOICE),
+        ("mlvu_test/test_ssc_gt:0", "mlvu_test", "sub_scene", Task.OPEN),
+    ]
+    assert [len(item.options) for item in items] == [6, 6, 0]
+    assert (items[1].options[3], items[1].gold) == ("4", 3)
+    assert items[0].video == "MLVU_Test/video/movie_1.mp4"
 
 
 def test_mlvu_duration_groups_meet_at_full_minutes() -> None:
@@ -141,66 +157,34 @@ def test_videomme_options_without_letters_stay_as_they_are(tmp_path: Path) -> No
     assert load_benchmarks(tmp_path)[0][0].options == ("A. Smith", "Jones", "Miller", "Brown")
 
 
+def test_videomme_has_the_subtitles_that_are_on_disk(tmp_path: Path) -> None:
+    rows = [VIDEOMME, VIDEOMME | {"question_id": "002-1", "videoID": "silent"}]
+    write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", rows)
+    (tmp_path / "videomme/subtitle").mkdir()
+    (tmp_path / "videomme/subtitle/AbC-123_xyz00.srt").touch()
+    assert [item.subtitles for item in load_benchmarks(tmp_path)[0]] == ["subtitle/AbC-123_xyz00.srt", None]
+
+
+def test_videomme_keeps_the_letter_of_the_file_where_two_options_read_the_same(tmp_path: Path) -> None:
+    row = VIDEOMME | {"options": ["A. Open.", "B. Closed.", "C. Exit.", "D. Closed."]}
+    write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", [row])
+    item = load_benchmarks(tmp_path)[0][0]
+    assert (item.gold, item.defects) == (3, (GOLD_TWICE,))
+
+
+def test_texts_stay_as_they_stand_in_the_file_with_their_white_space(tmp_path: Path) -> None:
+    """Prompts then equal those of others letter by letter; comparing texts is done without it."""
+    row = VIDEOMME | {"question": "What does it say? ", "options": ["A. Open. ", "B. Closed.", "C. Exit.", "D.  In."]}
+    write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", [row])
+    item = load_benchmarks(tmp_path)[0][0]
+    assert (item.question, item.options) == ("What does it say? ", ("Open. ", "Closed.", "Exit.", " In."))
+
+
 def test_videomme_finds_a_video_with_another_ending(tmp_path: Path) -> None:
     write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", [VIDEOMME])
     (tmp_path / "videomme/data").mkdir()
     (tmp_path / "videomme/data/AbC-123_xyz00.mkv").touch()
     assert load_benchmarks(tmp_path)[0][0].video == "data/AbC-123_xyz00.mkv"
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"correct_choice": 5}, "the gold answer is option 5, but there are 5 options"),
-        ({"correct_choice": -1}, "the gold answer is option -1, but there are 5 options"),
-        ({"correct_choice": None}, "correct_choice"),
-        ({"candidates": ["a cup", " ", "a lamp"]}, "option 1 is empty"),
-        ({"candidates": ["a cup", "a lamp", "a lamp "]}, "the gold answer is there twice: 'a lamp'"),
-        ({"candidates": [f"option {i}" for i in range(27)]}, "there are 27 options, more than letters"),
-        ({"candidates": "abc"}, "candidates"),
-        ({"question": "  "}, "the question is empty"),
-        ({"question": "What is <video> here?"}, "the text '<video>' would be read as a model's control token"),
-        ({"candidates": ["x<|im_end|>", "y", "z"]}, "the text '<|im_end|>' would be read as a model's control token"),
-        ({"video_path": "../../secret.mp4"}, "the video's path leaves the benchmark's folder"),
-        ({"video_path": "a\\..\\b.mp4"}, "the video's path leaves the benchmark's folder"),
-        ({"video_path": "a\0.mp4"}, "the video's path is not usable"),
-        ({"video_path": "a" * 300}, "the video's path is not usable"),
-        ({"question": "\ud800"}, "question"),
-        ({"duration_group": "long"}, "duration_group"),
-    ],
-)
-def test_a_bad_row_is_set_aside_by_name_and_the_others_are_kept(tmp_path: Path, change: dict, expected: str) -> None:
-    write_lvb(tmp_path, LVB, LVB | {"id": "abc_1"} | change)
-    found = problems(tmp_path)
-    assert list(found) == ["longvideobench/lvb_val.json:1"]
-    assert expected in found["longvideobench/lvb_val.json:1"]
-    assert [item.id for item in load_benchmarks(tmp_path)[0]] == ["longvideobench/abc_0"]
-
-
-def test_rows_without_keys_without_shape_and_with_a_used_id_are_set_aside(tmp_path: Path) -> None:
-    without_gold = {key: value for key, value in LVB.items() if key != "correct_choice"}
-    write_lvb(tmp_path, LVB, without_gold, "text", None, LVB)
-    found = problems(tmp_path)
-    assert [name.rsplit(":", 1)[1] for name in found] == ["1", "2", "3", "4"]
-    assert found["longvideobench/lvb_val.json:1"] == "correct_choice: Field required"
-    assert found["longvideobench/lvb_val.json:4"] == "an earlier row has the id longvideobench/abc_0 too"
-
-
-def test_mlvu_rows_with_gold_outside_the_options_or_an_absolute_path_are_set_aside(tmp_path: Path) -> None:
-    rows = [MLVU, MLVU | {"answer": "Nothing"}, MLVU | {"duration": float("nan")}, MLVU | {"video": "../../../x.mp4"}]
-    write_json(tmp_path / "mlvu/MLVU/json/2_needle.json", rows)
-    found = problems(tmp_path)
-    assert list(found) == [f"mlvu/2_needle.json:{i}" for i in (1, 2, 3)]
-    assert found["mlvu/2_needle.json:1"] == "the gold answer 'Nothing' is not among the options"
-    assert "duration" in found["mlvu/2_needle.json:2"]
-    assert "leaves the benchmark's folder" in found["mlvu/2_needle.json:3"]
-
-
-@pytest.mark.parametrize("answer", ["", "E", "d", "AB", "Ä"])
-def test_videomme_rows_whose_gold_is_no_letter_of_an_option_are_set_aside(tmp_path: Path, answer: str) -> None:
-    rows = [VIDEOMME, VIDEOMME | {"question_id": "001-2", "answer": answer}]
-    write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", rows)
-    assert "the gold answer" in problems(tmp_path)["videomme/test-00000-of-00001.json:1"]
 
 
 def test_all_benchmarks_that_are_there_are_read_in_a_fixed_order(tmp_path: Path) -> None:
@@ -216,7 +200,7 @@ def test_no_benchmark_at_all_says_which_layouts_are_expected_where(tmp_path: Pat
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["longvideobench", "mlvu", "videomme"])
+@pytest.mark.parametrize("name", ["longvideobench", "mlvu", "mlvu_test", "videomme"])
 def test_a_folder_without_questions_says_what_is_expected(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=r"Expected: " + name):
@@ -243,3 +227,19 @@ def test_rows_that_are_all_bad_are_an_error_that_names_the_first(tmp_path: Path)
     write_lvb(tmp_path, LVB | {"correct_choice": 9})
     with pytest.raises(UserError, match=r"1 rows were set aside. The first: longvideobench/lvb_val.json:0: the gold"):
         load_benchmarks(tmp_path)
+
+
+def test_work_that_does_without_benchmarks_gets_free_questions_too_and_else_the_complaint(tmp_path: Path) -> None:
+    row = {
+        "video": "x.mp4",
+        "duration": 400,
+        "question": "Describe it.",
+        "answer": "A boat.",
+        "question_type": "summary",
+    }
+    write_json(tmp_path / "mlvu/MLVU/json/9_summary.json", [row])
+    items, note = find_items(tmp_path)
+    assert ([item.question for item in items], note) == (["Describe it."], "")
+    items, note = find_items(tmp_path / "nowhere")
+    assert items == []
+    assert "No benchmark below" in note

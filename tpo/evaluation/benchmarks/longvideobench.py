@@ -1,20 +1,25 @@
-"""LongVideoBench, validation split (hub `longvideobench/LongVideoBench`), without subtitles.
+"""LongVideoBench, validation split (hub `longvideobench/LongVideoBench`).
 
-longvideobench/lvb_val.json                 (or validation-00000-of-00001.parquet: the same rows, options in columns)
+longvideobench/lvb_val.json                      (or validation-*.parquet: the same rows, options in columns)
 longvideobench/videos/<video_id>.mp4
+longvideobench/subtitles/<video_id>_en.json      (needed only if subtitles are shown)
+
+The gold answers of the test split were never published.
 """
 
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks.rows import Loaded, Row, check_path, check_text, collect
-from tpo.records import Item
+from tpo.evaluation.benchmarks.rows import Loaded, Row, check_count, check_path, check_text, collect, join
+from tpo.records import Granularity, Item
 
 NAME = "longvideobench"
 LAYOUT = "longvideobench/lvb_val.json (or validation-*.parquet) and longvideobench/videos/<video_id>.mp4"
+GRANULARITIES = {"local": Granularity.LOCALIZED, "global": Granularity.COMPREHENSIVE}
+NUM_OPTIONS = (4, 5)
 
 
 class _Row(Row):
@@ -25,6 +30,12 @@ class _Row(Row):
     correct_choice: int
     duration_group: int
     question_category: str
+    type: str | None = None
+    duration: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds")
+    subtitle_path: str | None = None
+    starting_timestamp_for_subtitles: float = Field(
+        0, allow_inf_nan=False, description="where in its original the video begins, seconds"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -44,15 +55,16 @@ def load(folder: Path) -> Loaded:
     Raises:
         UserError: the folder has no validation file, or it is damaged.
     """
-    files = [folder / "lvb_val.json", *sorted(folder.glob("validation-*.parquet"))]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
+    json_file = folder / "lvb_val.json"
+    files = [json_file] if json_file.is_file() else sorted(folder.glob("validation-*.parquet"))
+    if not files:
         raise UserError(f"{folder} has no validation questions. Expected: {LAYOUT}")
-    return collect(NAME, file, _Row, _to_item)
+    return join(collect(NAME, file, _Row, _to_item) for file in files)
 
 
 def _to_item(row: _Row, _number: int) -> Item:
     question, options = check_text(row.question, row.candidates, row.correct_choice)
+    subtitles = row.subtitle_path and check_path(f"subtitles/{row.subtitle_path}", "the subtitles' path")
     return Item(
         id=f"{NAME}/{row.id}",
         benchmark=NAME,
@@ -60,6 +72,11 @@ def _to_item(row: _Row, _number: int) -> Item:
         question=question,
         options=options,
         gold=row.correct_choice,
+        subtitles=subtitles or None,
+        subtitles_start_s=row.starting_timestamp_for_subtitles,
+        duration_s=row.duration,
         duration_group=str(row.duration_group),
         category=row.question_category,
+        granularity=GRANULARITIES.get(row.type or ""),
+        defects=check_count(options, NUM_OPTIONS),
     )

@@ -1,4 +1,4 @@
-"""What the three loaders share: reading a file of rows, checking one row, setting bad rows aside."""
+"""What the loaders share: reading a file of rows, checking one row, setting aside what cannot be asked."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from tpo.errors import UserError
+from tpo.evaluation.benchmarks.defects import FEW_OPTIONS, with_defects
 from tpo.records import Item, Reason, Rejection
 
 STAGE = "evaluate"
@@ -61,13 +62,16 @@ def read_rows(path: Path) -> list[Any]:
 
 
 def collect(benchmark: str, file: Path, kind: type[R], to_item: Callable[[R, int], Item]) -> Loaded:
-    """Make an `Item` of each row of `file` (numbered from 0), or a `Rejection` named `<benchmark>/<file>:<row>`."""
+    """Make an `Item` of each row of `file` (numbered from 0), or a `Rejection` named `<benchmark>/<file>:<row>`.
+
+    What is wrong with the options of an item that can be asked all the same is added to its defects.
+    """
     items: dict[str, Item] = {}
     rejections = []
     for number, raw in enumerate(read_rows(file)):
         problem = ""
         try:
-            item = to_item(kind.model_validate(raw), number)
+            item = with_defects(to_item(kind.model_validate(raw), number))
         except ValidationError as error:
             problem = _first_problem(error)
         except BadRowError as error:
@@ -77,7 +81,8 @@ def collect(benchmark: str, file: Path, kind: type[R], to_item: Callable[[R, int
                 problem = f"an earlier row has the id {item.id} too"
         if problem:
             name = f"{benchmark}/{file.name}:{number}"
-            rejections.append(Rejection(stage=STAGE, item=name, reason=Reason.BAD_ITEM, detail=problem))
+            detail = f"{problem}. Download {file.name} again; if it says so there too, this cannot be asked."
+            rejections.append(Rejection(stage=STAGE, item=name, reason=Reason.BAD_ITEM, detail=detail))
         else:
             items[item.id] = item
     return list(items.values()), rejections
@@ -94,40 +99,50 @@ def _first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def check_path(name: str) -> str:
-    """`name`, if it is a plain relative path that stays in its folder.
+def check_path(name: str, of: str = "the video's path") -> str:
+    """`name`, if it is a plain relative path that stays in its folder. `of` says what it is, in errors.
 
     Raises:
         BadRowError: it is absolute, climbs out with "..", or is no usable file name.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise BadRowError(f"the video's path leaves the benchmark's folder: {name[:200]!r}")
-    if not name.isprintable() or len(name.encode()) > _MAX_PATH_BYTES:
-        raise BadRowError(f"the video's path is not usable: {name[:200]!r}")
+        raise BadRowError(f"{of} leaves the benchmark's folder: {name[:200]!r}")
+    if not name.isprintable() or len(name.encode()) > _MAX_PATH_BYTES or name.endswith("/"):
+        raise BadRowError(f"{of} is not usable: {name[:200]!r}")
     return path.as_posix()
 
 
-def check_text(question: str, options: Sequence[str], gold: int) -> tuple[str, tuple[str, ...]]:
-    """Question and options without outer white space, if they can be asked and scored.
+def check_text(question: str, options: Sequence[str] = (), gold: int | None = None) -> tuple[str, tuple[str, ...]]:
+    """Question and options as they stand in the file, white space included, if they can be asked.
 
     Raises:
-        BadRowError: something is empty, would be read as a model's control token, or the gold answer is no option or
-            is there twice, so that a right answer would count as wrong.
+        BadRowError: the question is empty, a text would be read as a model's control token, there are more options
+            than letters, or the gold answer is none of them.
     """
-    question, options = question.strip(), tuple(option.strip() for option in options)
-    if not question:
+    if not question.strip():
         raise BadRowError("the question is empty")
-    for number, option in enumerate(options):
-        if not option:
-            raise BadRowError(f"option {number} is empty")
     if len(options) > len(ascii_uppercase):
         raise BadRowError(f"there are {len(options)} options, more than letters")
-    if not 0 <= gold < len(options):
+    if gold is not None and not 0 <= gold < len(options):
         raise BadRowError(f"the gold answer is option {gold}, but there are {len(options)} options")
-    if options.count(options[gold]) > 1:
-        raise BadRowError(f"the gold answer is there twice: {options[gold][:200]!r}")
     for text in (question, *options):
         if token := _CONTROL_TOKEN.search(text):
             raise BadRowError(f"the text {token[0]!r} would be read as a model's control token")
-    return question, options
+    return question, tuple(options)
+
+
+def check_count(options: Sequence[str], usual: Sequence[int]) -> tuple[str, ...]:
+    """The defect of having fewer options than any of the `usual` counts of this benchmark, if so.
+
+    Raises:
+        BadRowError: there are more than usual, so the file is another one than it seems, or there is nothing to choose.
+    """
+    if len(options) > max(usual) or len(options) < 2:
+        expected = " or ".join(map(str, usual))
+        raise BadRowError(f"there {_are(len(options))}, this benchmark's questions have {expected}")
+    return (FEW_OPTIONS,) if len(options) < min(usual) else ()
+
+
+def _are(num_options: int) -> str:
+    return "is 1 option" if num_options == 1 else f"are {num_options} options"
