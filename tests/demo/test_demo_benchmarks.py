@@ -1,15 +1,17 @@
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tpo.demo.benchmarks import FAMILIES, KINDS, SEED_STREAM, write_benchmarks
-from tpo.demo.world import COLORS, Event, plan_events
+from tpo.demo.benchmarks import FAMILIES, KINDS, SEED_STREAM, WORDS, write_benchmarks
+from tpo.demo.world import COLORS, SHAPES, Event, plan_events
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks import load_benchmarks
+from tpo.evaluation.benchmarks import describe, load_benchmarks
+from tpo.evaluation.benchmarks.subtitles import read_subtitles
 from tpo.llm.rules import definite
-from tpo.records import Item
+from tpo.records import Granularity, Item
 from tpo.store import digest
 from tpo.video.decode import decode
 from tpo.video.probe import Prober
@@ -124,6 +126,48 @@ def test_each_folder_says_that_it_is_synthetic(folder: Path) -> None:
     for name, real in (("longvideobench", "LongVideoBench"), ("mlvu", "MLVU"), ("videomme", "Video-MME")):
         text = (folder / name / "README.md").read_text()
         assert text.startswith(f"SYNTHETIC. This is not {real}")
+
+
+def test_some_videos_have_subtitles_in_each_official_shape_on_a_clock_of_their_own(
+    folder: Path, items: list[Item]
+) -> None:
+    root = folder / "longvideobench"
+    by_path = {item.subtitles: item for item in items if item.benchmark == "longvideobench"}
+    shapes = Counter()
+    for name, item in by_path.items():
+        assert name
+        rows = json.loads((root / name).read_text())
+        lines = read_subtitles(root / name, item.subtitles_start_s, item.duration_s or 0)
+        shapes["silent" if not rows else "line" if "line" in rows[0] else "text"] += 1
+        assert len(lines) == len(rows)
+        assert not rows or (item.subtitles_start_s > 0 and lines[0].start_s == 1.0)
+        assert all(0 < line.start_s < line.end_s <= (item.duration_s or 0) for line in lines)
+    assert shapes == {"line": 2, "text": 1, "silent": 1}
+    srt = {item.subtitles for item in items if item.benchmark == "videomme"}
+    assert len(srt - {None}) == 2
+    assert None in srt
+    assert all(read_subtitles(folder / "videomme" / name, 0, 600)[0].start_s == 1.0 for name in srt if name)
+
+
+def test_subtitles_give_no_answer_away(folder: Path) -> None:
+    files = [*folder.rglob("subtitles/*.json"), *folder.rglob("subtitle/*.srt")]
+    said = {line.text for file in files for line in read_subtitles(file, 0, 10_000)}
+    assert said == set(WORDS)
+    shown = {*COLORS, *SHAPES, "first", "last", "before", "after"}
+    assert all(word not in text.lower().split() for text in said for word in shown)
+
+
+def test_questions_are_said_to_be_of_a_part_or_of_the_whole(items: list[Item]) -> None:
+    for item in items:
+        if item.benchmark == "longvideobench":
+            whole = item.category in ("first", "last", "which_first")
+            assert item.granularity is (Granularity.COMPREHENSIVE if whole else Granularity.LOCALIZED)
+
+
+def test_nothing_about_the_synthetic_sets_is_amiss(folder: Path, items: list[Item]) -> None:
+    assert describe(items, [], folder) == [
+        f"{name}: 24 questions about 4 videos" for name in ("longvideobench", "mlvu", "videomme")
+    ]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:

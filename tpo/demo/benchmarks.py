@@ -29,6 +29,9 @@ KINDS = {
     "last": "What comes last",
     "which_first": "Which comes first",
 }
+# Subtitles give no answer away: they say the same in every film.
+WORDS = ("So, here we are again.", "Let us see what there is.", "Well, take your time.", "And on it goes.")
+SAID_S, SAID_EVERY_S = 2.5, 7.0
 FAMILIES = (("color",), ("after", "before"), ("first", "last", "which_first"))
 
 
@@ -140,9 +143,53 @@ def _write_readme(folder: Path, real_name: str) -> None:
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
+def _said(film: _Film) -> Iterator[tuple[float, float, str]]:
+    """Start and end in seconds and the words of what an off-screen voice says now and then: nothing of the film."""
+    for number, start_s in enumerate(np.arange(1.0, film.duration_s - SAID_S, SAID_EVERY_S)):
+        yield float(start_s), float(start_s) + SAID_S, WORDS[number % len(WORDS)]
+
+
+def _clock(seconds: float, decimal: str = ".") -> str:
+    """3661.5 → 01:01:01.500"""
+    whole, ms = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{decimal}{ms:03}"
+
+
+def _longvideobench_subtitles(number: int, film: _Film) -> tuple[float, list[dict[str, Any]]]:
+    """Where in its original the video begins, and its lines on the original's clock, in one of the official shapes.
+
+    Every third video is silent, like many of the real ones.
+    """
+    if number % 3 == 0:
+        cut_s = 75.5
+        lines = [{"start": _clock(cut_s + a), "end": _clock(cut_s + b), "line": words} for a, b, words in _said(film)]
+        return cut_s, lines
+    if number % 3 == 1:
+        cut_s = 30  # the real file has whole numbers too, and ends that are not known
+        entries: list[dict[str, Any]] = [
+            {"timestamp": [cut_s + a, cut_s + b], "text": words} for a, b, words in _said(film)
+        ]
+        if entries:
+            entries[-1]["timestamp"][1] = None
+        return cut_s, entries
+    return 0, []
+
+
+def _srt(film: _Film) -> str:
+    """The film's subtitles in the style of Video-MME's files."""
+    return "\n".join(
+        f'{number}\n{_clock(a, ",")} --> {_clock(b, ",")}\n<font color="white" size=".72c">{words}</font>\n'
+        for number, (a, b, words) in enumerate(_said(film), start=1)
+    )
+
+
 def _write_longvideobench(root: Path, films: Sequence[_Film]) -> None:
     folder = root / "longvideobench"
     _write_films(folder / "videos", films)
+    cut_s = {}
+    for number, film in enumerate(films):
+        cut_s[film.name], lines = _longvideobench_subtitles(number, film)
+        _write_json(folder / f"subtitles/{film.name}_en.json", lines)
     rows = [
         {
             "id": f"{film.name}_{number}",
@@ -152,8 +199,14 @@ def _write_longvideobench(root: Path, films: Sequence[_Film]) -> None:
             "question_wo_referring_query": choice.question,
             "candidates": choice.options,
             "correct_choice": choice.gold,
-            "question_category": choice.kind,
+            "position": [],
             "topic_category": "synthetic",
+            "question_category": choice.kind,
+            "level": "L1-Perception" if choice.kind == "color" else "L2-Relation",
+            "type": "global" if choice.kind in FAMILIES[-1] else "local",
+            "subtitle_path": f"{film.name}_en.json",
+            "starting_timestamp_for_subtitles": cut_s[film.name],
+            "view_count": 0,
             "duration_group": next(limit_s for limit_s in (15, 60, 600, 3600) if film.duration_s <= limit_s),
             "duration": film.duration_s,
         }
@@ -189,6 +242,9 @@ def _write_videomme(root: Path, films: Sequence[_Film]) -> None:
 
     folder = root / "videomme"
     _write_films(folder / "data", films)
+    (folder / "subtitle").mkdir(exist_ok=True)
+    for film in films[::2]:  # the real one has none of 156 videos
+        (folder / f"subtitle/{film.name}.srt").write_text(_srt(film), encoding="utf-8")
     rows = [
         {
             "video_id": film.name,
