@@ -248,6 +248,8 @@ class Reason(StrEnum):
     BAD_ROW = "bad_row"
     BAD_ITEM = "bad_item"
     VIDEO_MISSING = "video_missing"
+    SUBTITLES_UNUSABLE = "subtitles_unusable"
+    NOT_ASKED = "not_asked"
 
 
 class Rejection(Record):

@@ -8,11 +8,12 @@ The plan is the same for every model, so that whatever differs between their ans
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from tpo.evaluation.benchmarks.rows import STAGE
 from tpo.evaluation.controls import can_rotate, rotated, shown_under
 from tpo.evaluation.grounding import span_prompt
 from tpo.evaluation.prompts import candidates, render
 from tpo.params import EvaluateParams
-from tpo.records import Condition, Item, Method, Prompt, Task, Video, View
+from tpo.records import Condition, Item, Method, Prompt, Reason, Rejection, Task, Video, View
 from tpo.video.sample import dense
 
 
@@ -44,15 +45,15 @@ class Job(NamedTuple):
     asks: list[Ask]
 
 
-def is_asked(item: Item, params: EvaluateParams) -> bool:
-    """Spans and free answers must be written; free ones need a judge as well."""
-    match item.task:
-        case Task.CHOICE:
-            return True
-        case Task.SPAN:
-            return params.max_new_tokens is not None
-        case Task.OPEN:
-            return params.judge is not None
+def left_out(item: Item, params: EvaluateParams) -> Rejection | None:
+    """Why an item is not asked under these settings, if so: spans and free answers must be written, free ones judged."""
+    if item.task is Task.SPAN and params.max_new_tokens is None:
+        needs = "spans are written: set evaluate.max_new_tokens"
+    elif item.task is Task.OPEN and params.judge is None:
+        needs = "free answers need evaluate.judge"
+    else:
+        return None
+    return Rejection(stage=STAGE, item=item.id, reason=Reason.NOT_ASKED, detail=needs)
 
 
 def plan(

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from tpo.errors import UserError
 from tpo.evaluation.benchmarks.rows import STAGE
+from tpo.evaluation.benchmarks.subtitles import SubtitleError, read_subtitles, under_frames
 from tpo.evaluation.scoring import predict_failure
 from tpo.params import EvaluateParams
 from tpo.records import Item, Method, Prediction, PredictionStatus, Reason, Rejection, Role, Task, Video
 from tpo.video.probe import Prober
+from tpo.video.sample import dense
 
 
 def group_by_video(items: Sequence[Item]) -> list[list[Item]]:
@@ -46,6 +48,27 @@ def without_video(items: Sequence[Item], role: Role, rejection: Rejection, param
         for method in methods
         if item.task is Task.CHOICE or method is Method.GENERATION
     ]
+
+
+def read_lines(
+    items: Sequence[Item], root: Path, video: Video, num_frames: int
+) -> tuple[dict[str, list[str]], list[Rejection]]:
+    """By item id, what is said under the frames of the full view; and whose subtitles are there but of no use.
+
+    An item without subtitles is asked without them, as the benchmarks' own code does.
+    """
+    moments_s = dense(video, num_frames).timestamps_s
+    lines: dict[str, list[str]] = {}
+    flagged = []
+    for item in items:
+        if item.subtitles is not None:
+            try:
+                path = root / item.benchmark / item.subtitles
+                lines[item.id] = under_frames(read_subtitles(path, item.subtitles_start_s, video.duration_s), moments_s)
+            except SubtitleError as error:
+                reason = Reason.SUBTITLES_UNUSABLE
+                flagged.append(Rejection(stage=STAGE, item=item.id, reason=reason, detail=str(error)))
+    return lines, flagged
 
 
 def check_complete(
