@@ -25,8 +25,8 @@ from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.build import build_videos
 from tpo.demo.world import plan_events, write_video
 from tpo.evaluation.benchmarks import load_benchmarks
+from tpo.evaluation.comparison import Comparison, compare
 from tpo.evaluation.run import check_video, evaluate_video, group_by_video
-from tpo.evaluation.statistics import Comparison, compare
 from tpo.llm.rules import localized_questions
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, TrainParams, load_params
@@ -153,13 +153,13 @@ def needle_grid(model: VideoLMM, num_frames: int, per_cell: int) -> list[list[fl
 
 
 def show(name: str, comparison: Comparison, num_pairs: int) -> dict[str, float]:
-    gain = comparison.difference
+    base, tuned, gain = comparison.before.accuracy.value, comparison.after.accuracy.value, comparison.difference
     print(
-        f"  {name:34} {num_pairs:5} pairs  {100 * comparison.base.value:5.1f} → {100 * comparison.tuned.value:5.1f}   "
+        f"  {name:34} {num_pairs:5} pairs  {100 * base:5.1f} → {100 * tuned:5.1f}   "
         f"{100 * gain.value:+5.1f} [{100 * gain.low:+5.1f}, {100 * gain.high:+5.1f}]",
         flush=True,
     )
-    return {"pairs": num_pairs, "base": comparison.base.value, "tuned": comparison.tuned.value, **gain.model_dump()}
+    return {"pairs": num_pairs, "base": base, "tuned": tuned, **gain.model_dump()}
 
 
 def study(checkpoint: str, params: Params, seeds: list[int], folder: Path, *, with_controls: bool) -> dict[str, object]:

@@ -7,8 +7,9 @@ import pytest
 
 from tpo.curation.mix import mix_pairs
 from tpo.errors import UserError
+from tpo.evaluation.analysis import analyse
+from tpo.evaluation.metrics import metrics
 from tpo.evaluation.scoring import predict
-from tpo.evaluation.statistics import compare, metrics
 from tpo.params import MixParams
 from tpo.records import Granularity, Item, PreferencePair, QuestionType, View, ViewKind
 from tpo.registry.gate import decide, gather
@@ -40,7 +41,7 @@ def _metrics() -> dict[str, object]:
     ]  # fmt: skip
     base = [predict(item, "base", (-1.0, 0.0) if int(item.id) % 2 else (0.0, -1.0)) for item in items]
     tuned = [predict(item, "tuned", (0.0, -1.0)) for item in items]
-    return metrics(compare(base, tuned, confidence=0.95, samples=200, seed=0), [*base, *tuned])
+    return metrics(analyse([*base, *tuned], confidence=0.95, samples=200, seed=0))
 
 
 @pytest.fixture

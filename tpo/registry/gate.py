@@ -44,7 +44,7 @@ def gather(
     base_id: str | None,
     candidate_id: str | None,
 ) -> Evidence:
-    """Evidence from `reports/evaluation.json` (`tpo.evaluation.statistics.metrics`); what is not in it is not known."""
+    """Evidence from `reports/evaluation.json` (`tpo.evaluation.metrics.metrics`); what is not in it is not known."""
     gain = unanswered = None
     why = "base and tuned on all benchmarks' items, interval resampled by video"
     try:

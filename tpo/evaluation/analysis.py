@@ -1,0 +1,78 @@
+"""All that a run's predictions say about base, tuned model and champion.
+
+    analysis = analyse(predictions, confidence=0.95, samples=10_000, seed=0)
+
+What is decided on is multiple choice with everything to see, by log-probability of the options, all items: it needs no
+parser. Everything else stands beside it under its own name.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from tpo.evaluation.comparison import BASE_TO_TUNED, Comparison, compare
+from tpo.evaluation.contrasts import Contrast, contrasts
+from tpo.records import Condition, Method, Prediction, PredictionStatus, Record, Role, Task
+
+Comparisons = tuple[Comparison, ...]
+CHAMPION_TO_TUNED: tuple[Role, Role] = ("champion", "tuned")
+
+
+class Analysis(Record):
+    """Base to tuned, but where it says champion. What nobody was asked is empty."""
+
+    primary: Comparisons = Field(description="choice, full, by log-probability, all items")
+    without_defects: Comparisons = Field(description="primary without defective items")
+    generation: Comparisons = Field(description="choice, full, by what the models wrote")
+    free_answers: Comparisons = Field(description="open, full: the judge's score; right = at least 0.5")
+    spans: Comparisons = Field(description="span, full: IoU; right = at least 0.5")
+    controls: tuple[Contrast, ...]
+    champion: Comparisons = Field(description="primary, champion to tuned")
+    champion_controls: tuple[Contrast, ...]
+    status: dict[Role, dict[PredictionStatus, int]] = Field(description="of primary: predictions of each status")
+    num_videos_missing: int
+    num_videos_broken: int
+
+
+def analyse(predictions: Sequence[Prediction], *, confidence: float, samples: int, seed: int) -> Analysis:
+    """Compare whatever there is to compare.
+
+    Raises:
+        ValueError: two models were asked different items, or one of them nothing; see `compare`.
+    """
+    resampled: dict[str, Any] = {"confidence": confidence, "samples": samples, "seed": seed}
+
+    def compared(chosen: Sequence[Prediction], roles: tuple[Role, Role] = BASE_TO_TUNED) -> Comparisons:
+        before, after = ([one for one in chosen if one.model == role] for role in roles)
+        return tuple(compare(before, after, roles=roles, **resampled)) if before or after else ()
+
+    primary = _asked(predictions, Task.CHOICE, Method.LOGPROB)
+    has_champion = any(one.model == "champion" for one in predictions)
+    return Analysis(
+        primary=compared(primary),
+        without_defects=compared([one for one in primary if not one.defective]),
+        generation=compared(_asked(predictions, Task.CHOICE, Method.GENERATION)),
+        free_answers=compared(_asked(predictions, Task.OPEN, Method.GENERATION)),
+        spans=compared(_asked(predictions, Task.SPAN, Method.GENERATION)),
+        controls=tuple(contrasts(predictions, **resampled)),
+        champion=compared(primary, CHAMPION_TO_TUNED) if has_champion else (),
+        champion_controls=tuple(contrasts(predictions, roles=CHAMPION_TO_TUNED, **resampled)) if has_champion else (),
+        status={role: _statuses(primary, role) for role in ("base", "tuned", *(("champion",) if has_champion else ()))},
+        num_videos_missing=_num_videos(predictions, PredictionStatus.VIDEO_MISSING),
+        num_videos_broken=_num_videos(predictions, PredictionStatus.VIDEO_BROKEN),
+    )
+
+
+def _asked(predictions: Sequence[Prediction], task: Task, method: Method) -> list[Prediction]:
+    """What was asked with everything to see."""
+    return [one for one in predictions if (one.task, one.method, one.condition) == (task, method, Condition.FULL)]
+
+
+def _statuses(predictions: Sequence[Prediction], role: Role) -> dict[PredictionStatus, int]:
+    found = [one.status for one in predictions if one.model == role]
+    return {status: found.count(status) for status in PredictionStatus}
+
+
+def _num_videos(predictions: Sequence[Prediction], status: PredictionStatus) -> int:
+    return len({(one.benchmark, one.video) for one in predictions if one.status is status})
