@@ -83,7 +83,7 @@ def _contrast(
     tried = [_with_unrotated(full, control) if is_circular else control for full, control in rows]
     # float [items, models]
     seen = np.array([[one.score for one in full] for full, _ in rows])
-    less = np.array([[np.mean([one[model].score for one in pairs]) for model in (0, 1)] for pairs in tried])
+    less = np.array([[sum(one[model].score for one in pairs) / len(pairs) for model in (0, 1)] for pairs in tried])
     strict = np.array([[min(one[model].score for one in pairs) for model in (0, 1)] for pairs in tried])
     videos = clusters([full[0] for full, _ in rows])
     drop = seen - less

@@ -121,9 +121,13 @@ def minimum_detectable_gain(
 
 def exact_mcnemar(gained: int, lost: int) -> float:
     """Two-sided p: how likely a split at least this uneven is if gaining and losing were equally likely."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    changed, fewer = int(gained + lost), int(min(gained, lost))  # numpy's integers would overflow
+    ways = tail = 1  # to choose which of the changed items are the fewer ones: none of them, then one more each time
+    for number in range(fewer):
+        ways = ways * (changed - number) // (number + 1)
+        tail += ways
+    probability: float = 2 * tail / 2**changed
+    return min(1.0, probability)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
