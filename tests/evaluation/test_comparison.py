@@ -7,7 +7,10 @@ from said import BOOTSTRAP, answers, prediction
 
 from tpo.evaluation.comparison import Comparison, compare, score
 from tpo.evaluation.intervals import exact_mcnemar, holm, minimum_detectable_gain, wilson
-from tpo.records import Condition, Granularity, Method, Prediction, PredictionStatus, Task
+from tpo.records import Condition, Granularity, Method, Prediction, PredictionStatus, Role, Task
+
+
+ROLES: tuple[Role, Role] = ("base", "tuned")
 
 
 def overall(base: list[Prediction], tuned: list[Prediction]) -> Comparison:
@@ -194,3 +197,9 @@ def test_swapped_models_and_changed_items_are_refused() -> None:
 def test_what_was_asked_in_two_ways_is_not_compared(other: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"one task, condition and method, got .*choice/full/logprob"):
         overall([prediction("a", "base", 1)], [prediction("a", "tuned", 1, **other)])
+
+
+def test_rotations_of_one_item_are_not_compared_as_items() -> None:
+    said = [[prediction("a", role, 1, condition=Condition.CIRCULAR, rotation=n) for n in (1, 2)] for role in ROLES]
+    with pytest.raises(ValueError, match="rotations of an item's options are not items of their own"):
+        overall(*said)

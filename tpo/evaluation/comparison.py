@@ -89,6 +89,8 @@ def compare(
         ValueError: the two are not about the same items, each once, asked in one and the same way; comparing them
             would not be paired.
     """
+    if any(one.condition is Condition.CIRCULAR for one in (*before, *after)):
+        raise ValueError("rotations of an item's options are not items of their own; see tpo.evaluation.contrasts")
     cuts = _cuts(pair(before, after, roles))
     found = [
         _compare_cut(cut, pairs, roles=roles, confidence=confidence, samples=samples, seed=seed)
