@@ -7,8 +7,8 @@ aside is a parameter (`ask.max_blind_score`).
 import re
 from collections.abc import Sequence
 
-from tpo.curation.quoting import DATA_NOTICE, quoted
 from tpo.llm.chat import Chat, ChatRequest, Failed, Reply
+from tpo.llm.quoting import DATA_NOTICE, quoted
 from tpo.params import AskParams
 from tpo.records import BlindCheck, Query, Reason, Rejection
 

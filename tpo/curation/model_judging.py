@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tpo.curation.judging import Candidate, Drop
-from tpo.curation.quoting import DATA_NOTICE, caption_lines, quoted
 from tpo.llm.chat import Chat, ChatRequest, Failed, Reply
+from tpo.llm.quoting import DATA_NOTICE, caption_lines, quoted
 from tpo.params import JudgeParams
 from tpo.records import Reason, Verdict
 

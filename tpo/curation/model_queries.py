@@ -12,9 +12,9 @@ import numpy as np
 
 from tpo.curation.blind import check_blind
 from tpo.curation.queries import STAGE, segments_of
-from tpo.curation.quoting import DATA_NOTICE, caption_lines
 from tpo.llm.chat import Chat, ChatRequest, Failed, Reply
 from tpo.llm.judging import agreement
+from tpo.llm.quoting import DATA_NOTICE, caption_lines
 from tpo.params import AskParams
 from tpo.records import Caption, Granularity, Query, QuestionType, Reason, Record, Rejection, Segment, Video, content_id
 
