@@ -1,8 +1,14 @@
+<<<<<<< HEAD
 """What the loaders share: reading a file of rows, checking one row, setting aside what cannot be asked."""
+=======
+"""What the loaders share: reading a file of rows, checking one row, setting bad rows aside."""
+>>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
 
+import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from string import ascii_uppercase
 from typing import Any, TypeVar
@@ -20,6 +26,7 @@ _MAX_PATH_BYTES = 255
 
 Loaded = tuple[list[Item], list[Rejection]]
 R = TypeVar("R", bound="Row")
+K = TypeVar("K", int, str)
 
 
 class BadRowError(ValueError):
@@ -41,37 +48,70 @@ class Row(BaseModel):
         return value
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the file that is read meanwhile is a `UserError` that names it."""
+    try:
+        yield
+    except (OSError, ValueError, csv.Error) as error:  # JSON, Unicode and Arrow errors are all ValueErrors
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}. Download it again.") from error
+
+
 def read_rows(path: Path) -> list[Any]:
     """The rows of a JSON list or a parquet file.
 
     Raises:
         UserError: the file is damaged or holds something else.
     """
-    try:
+    with reading(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
             rows = pyarrow.parquet.read_table(path).to_pylist()
         else:
             rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # JSON, Unicode and Arrow errors are all ValueErrors
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}. Download it again.") from error
     if not isinstance(rows, list):
         raise UserError(f"{path} holds a JSON {type(rows).__name__}, expected a list of rows. Download it again.")
     return rows
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The content of a file that is one JSON object.
+
+    Raises:
+        UserError: the file is damaged or holds something else.
+    """
+    with reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, expected an object. Download it again.")
+    return content
+
+
 def collect(benchmark: str, file: Path, kind: type[R], to_item: Callable[[R, int], Item]) -> Loaded:
+<<<<<<< HEAD
     """Make an `Item` of each row of `file` (numbered from 0), or a `Rejection` named `<benchmark>/<file>:<row>`.
 
     What is wrong with the options of an item that can be asked all the same is added to its defects.
     """
+=======
+    """Make an `Item` of each row of `file` (numbered from 0), or a `Rejection` named `<benchmark>/<file>:<row>`."""
+    return make_items(f"{benchmark}/{file.name}", enumerate(read_rows(file)), kind, to_item)
+
+
+def make_items(file: str, rows: Iterable[tuple[K, Any]], kind: type[R], to_item: Callable[[R, K], Item]) -> Loaded:
+    """`collect` for files that are not a list of rows: each row comes with its name within `file`."""
+>>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
     items: dict[str, Item] = {}
     rejections = []
-    for number, raw in enumerate(read_rows(file)):
+    for name, raw in rows:
         problem = ""
         try:
+<<<<<<< HEAD
             item = with_defects(to_item(kind.model_validate(raw), number))
+=======
+            item = to_item(kind.model_validate(raw), name)
+>>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
         except ValidationError as error:
             problem = _first_problem(error)
         except BadRowError as error:
@@ -80,9 +120,14 @@ def collect(benchmark: str, file: Path, kind: type[R], to_item: Callable[[R, int
             if item.id in items:
                 problem = f"an earlier row has the id {item.id} too"
         if problem:
+<<<<<<< HEAD
             name = f"{benchmark}/{file.name}:{number}"
             detail = f"{problem}. Download {file.name} again; if it says so there too, this cannot be asked."
             rejections.append(Rejection(stage=STAGE, item=name, reason=Reason.BAD_ITEM, detail=detail))
+=======
+            where = f"{file}:{name}"
+            rejections.append(Rejection(stage=STAGE, item=where, reason=Reason.BAD_ITEM, detail=problem))
+>>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
         else:
             items[item.id] = item
     return list(items.values()), rejections
@@ -113,8 +158,23 @@ def check_path(name: str, of: str = "the video's path") -> str:
     return path.as_posix()
 
 
+<<<<<<< HEAD
 def check_text(question: str, options: Sequence[str] = (), gold: int | None = None) -> tuple[str, tuple[str, ...]]:
     """Question and options as they stand in the file, white space included, if they can be asked.
+=======
+def find_video(folder: Path, *names: str) -> str:
+    """The first of `names` that is a file of `folder`, else the first of them.
+
+    Raises:
+        BadRowError: see `check_path`.
+    """
+    checked = [check_path(name) for name in names]
+    return next((name for name in checked if (folder / name).is_file()), checked[0])
+
+
+def check_text(question: str, options: Sequence[str], gold: int) -> tuple[str, tuple[str, ...]]:
+    """Question and options without outer white space, if they can be asked and scored.
+>>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
 
     Raises:
         BadRowError: the question is empty, a text would be read as a model's control token, there are more options
