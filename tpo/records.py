@@ -371,7 +371,7 @@ class Prediction(Record):
     rotation: int = Field(0, ge=0, description="circular: places by which the options were moved on")
     method: Method = Method.LOGPROB
     status: PredictionStatus
-    detail: str = Field(default="", description="why the status is not ok")
+    detail: str = Field(default="", description="why the status is not ok; open: the marks, and by whom")
     option_logprobs: tuple[float, ...] = ()
     text: str = Field("", description="generation: what the model wrote")
     predicted: int | None = Field(None, description="choice: index into the item's options")

@@ -87,7 +87,7 @@ _CLAUSE_END = re.compile(r"[;!?,\n]|\.\s|\bbut\b")
 _DENIED = re.compile(r"\b(?:not|never|cannot)\b|n['’]t\b")
 _NOT_SECONDS = re.compile(r"\bframes?\b|%|\bper ?cent\b")
 # A number without a unit is a time only where nothing follows that it could count: not in "2 - 3 people".
-_COUNTS_NOTHING = re.compile(r" *(?:$|\s|[^\w ]|(?:in|when|while|where|as|and|to|until|till|through)\b)")
+_COUNTS_NOTHING = re.compile(r" *(?:$|[^\w ]|(?:in|when|while|where|as|and|to|until|till|through)\b)")
 
 
 def parse_span(text: str, duration_s: float) -> ParsedSpan:
