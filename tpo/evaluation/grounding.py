@@ -69,7 +69,7 @@ _MINUTES_AND_SECONDS = rf"{_NUMBER}(?:{_MINUTES}|\s*m(?![a-z]))\s*(?:and\s*)?{_N
 _TIME = rf"((?>{_CLOCK}|{_MINUTES_AND_SECONDS}|-?{_NUMBER}(?:{_SECONDS}|{_MINUTES}|{_OTHER})?))(?!\w|%|[.:]\d)"
 _FIRST = rf"(?<![\w.-])(?<!\d[:,]){_TIME}"
 _ABOUT = r"(?:(?:about|around|approximately|roughly|the|seconds?)\s+)*"
-_TO = rf"(?:\s*mark)?\s*(?:--?|[–—~]|(?:to|until|till|through)(?![a-z]))\s*{_ABOUT}"
+_TO = rf"(?:\s*mark)?\s*(?:--?|[–—~→]|(?:to|until|till|through)(?![a-z]))\s*{_ABOUT}"
 _GAP = r"[^\d\n;!?]{0,40}?"
 _SPANS = [
     re.compile(pattern)
@@ -78,7 +78,7 @@ _SPANS = [
         rf"between\s+{_ABOUT}{_TIME}(?:\s*mark)?\s+and\s+{_ABOUT}{_TIME}(?!,\d)",
         rf"[\[({{]\s*{_TIME}\s*,\s*{_TIME}\s*[\])}}]",
         rf"^{_TIME}\s*,\s+{_TIME}\.?$",
-        rf"\b(?:start|begin)\w*{_GAP}{_FIRST}\D{{0,40}}?\b(?:end|finish|stop)\w*{_GAP}{_FIRST}",
+        rf"\b(?:start|begin)\w*{_GAP}{_FIRST}\D{{0,40}}?(?:\n ?\d[.)] ?)?\b(?:end|finish|stop)\w*{_GAP}{_FIRST}",
     )
 ]
 _MARKS = re.compile(r"[*`\"]|(?<![a-z])['’]|['’](?![a-z])")
