@@ -23,18 +23,19 @@ from flows.stage import (
     stage_flow,
     stage_task,
 )
-from tpo.evaluation.asking import Job, is_asked, plan
-from tpo.evaluation.benchmarks import load_benchmarks
-from tpo.evaluation.controls import stratified
+from tpo.evaluation.analysis import analyse
+from tpo.evaluation.asking import Job, left_out, plan_jobs
+from tpo.evaluation.benchmarks import describe, load_benchmarks
+from tpo.evaluation.metrics import accuracy_csv, headline, metrics
 from tpo.evaluation.preflight import check_complete, check_video, group_by_video, video_path, without_video
 from tpo.evaluation.run import Examinee, examine
-from tpo.evaluation.statistics import accuracy_csv, compare, headline, metrics
+from tpo.evaluation.table import items_csv
 from tpo.models import load_model, model_id
 from tpo.params import EvaluateParams, ModelParams, Params, load_params
-from tpo.records import Item, Method, Prediction, Rejection, Role, Video
+from tpo.records import Item, Prediction, Rejection, Role
 from tpo.registry.champion import fetch_champion
 from tpo.registry.tracking import flatten_metrics, log_stage
-from tpo.store import read_manifest, write_atomic
+from tpo.store import count_reasons, read_manifest, write_atomic
 from tpo.video.decode import VideoFolder
 
 CHAMPIONS = JOURNALS / "champions"
@@ -70,24 +71,58 @@ def evaluate() -> None:
     params = load_params()
     settings, root = params.evaluate, params.data.benchmarks
     items, bad_rows = load_benchmarks(root)
-    asked = [item for item in items if is_asked(item, settings)]
+    say(describe(items, bad_rows, root))
+    not_asked = [reason for item in items if (reason := left_out(item, settings))]
+    asked = [item for item in items if left_out(item, settings) is None]
     models = models_to_ask(params)
     ids = {role: model_id(model) for role, model in models.items()}
     key = (ids, settings.model_dump(mode="json"), params.data.seed, [item.model_dump(mode="json") for item in items])
     with Stage("evaluate", "items", key) as stage:
         groups = group_by_video(asked)
         looked_at = stage.map(check_videos, groups, video_path, params.runtime.items_per_task, params)
-        found = dict(zip(map(video_path, groups), looked_at, strict=True))
-        unusable = {path: one for path, one in found.items() if isinstance(one, Rejection)}
-        for line in check_complete(asked, unusable, bad_rows, settings.max_unusable_share):
-            print(f"evaluate: {line}", flush=True)
-        jobs = jobs_of(groups, found, params)
+        videos = dict(zip(map(video_path, groups), looked_at, strict=True))
+        unusable = {path: found for path, found in videos.items() if isinstance(found, Rejection)}
+        say(check_complete(asked, unusable, bad_rows, settings.max_unusable_share))
+        jobs, flagged = plan_jobs(groups, videos, root, settings, params.data.seed)
         predictions = ask_all(stage, models, jobs, params)
         for role in models:
             for group in groups:
                 if video_path(group) in unusable:
                     predictions += without_video(group, role, unusable[video_path(group)], settings)
-        publish(stage, params, predictions, bad_rows, items, asked, ids)
+        analysis = analyse(
+            predictions, confidence=settings.confidence, samples=settings.bootstrap_samples, seed=params.data.seed
+        )
+        numbers = metrics(analysis, len(bad_rows))
+        write_atomic(REPORTS / "metrics.json", json.dumps(headline(analysis), indent=2) + "\n")
+        write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")
+        write_atomic(REPORTS / "accuracy.csv", accuracy_csv(analysis))
+        run_id = log_stage(
+            "evaluate",
+            params.register_.experiment,
+            params={"evaluate": settings.model_dump(mode="json")},
+            metrics=flatten_metrics(numbers),
+            artifacts=[REPORTS / "evaluation.json"],
+            tags={"train_run_id": read_manifest(TUNED).facts["mlflow_run_id"], **{f"{r}_id": ids[r] for r in ids}},
+        )
+        stage.publish(
+            EVALUATION,
+            {
+                "predictions.jsonl": predictions,
+                "items.csv": items_csv(predictions),
+                "rejected.jsonl": bad_rows + not_asked,
+                "flagged.jsonl": flagged,
+            },
+            items_in=len(items) + len(bad_rows),
+            items_out=len(asked),
+            set_aside=bad_rows + not_asked,
+            counts={f"flagged: {reason}": count for reason, count in count_reasons(flagged).items()},
+            facts={"mlflow_run_id": run_id, **{f"{role}_id": its_id for role, its_id in ids.items()}},
+        )
+
+
+def say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"evaluate: {line}", flush=True)
 
 
 def models_to_ask(params: Params) -> dict[Role, ModelParams]:
@@ -99,36 +134,17 @@ def models_to_ask(params: Params) -> dict[Role, ModelParams]:
     return models
 
 
-def jobs_of(groups: Sequence[list[Item]], found: dict[str, Video | Rejection], params: Params) -> list[Job]:
-    """What is asked about each readable video."""
-    settings = params.evaluate
-    controlled = (
-        stratified([item for group in groups for item in group], settings.controls.items_per_group)
-        if settings.controls
-        else set()
-    )
-    jobs = []
-    for group in groups:
-        video = found[video_path(group)]
-        if isinstance(video, Video):
-            asks = plan(group, video, {}, settings, controlled, params.data.seed)
-            jobs.append(Job(video_path(group), video, asks))
-    return jobs
-
-
 def ask_all(stage: Stage, models: dict[Role, ModelParams], jobs: list[Job], params: Params) -> list[Prediction]:
     """Every model in its turn, so that only one of them is in memory; frames come from the cache after the first."""
-    folder = video_folder(params.data.benchmarks, params.runtime, [job.video for job in jobs])
+    folder = video_folder(params.data.benchmarks, params.runtime)
     predictions: list[Prediction] = []
     for role, model in models.items():
-        name = functools.partial(_name, role)
-        per_task = params.runtime.items_per_task
+        name, per_task = functools.partial(_name, role), params.runtime.items_per_task
         found = stage.map(examine_videos, jobs, name, per_task, role, model, folder, params.evaluate)
         predictions += of_kind(found, Prediction)
         examinee.cache_clear()
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
     return predictions
 
 

@@ -6,14 +6,16 @@ The plan is the same for every model, so that whatever differs between their ans
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tpo.evaluation.benchmarks.rows import STAGE
 from tpo.evaluation.controls import can_rotate, rotated, shown_under
 from tpo.evaluation.grounding import span_prompt
+from tpo.evaluation.preflight import read_lines, video_path
 from tpo.evaluation.prompts import candidates, render
 from tpo.params import EvaluateParams
-from tpo.records import Condition, Item, Method, Prompt, Reason, Rejection, Task, Video, View
+from tpo.records import Condition, Item, Method, Prompt, Reason, Record, Rejection, Task, Video, View
 from tpo.video.sample import dense
 
 
@@ -56,6 +58,29 @@ def left_out(item: Item, params: EvaluateParams) -> Rejection | None:
     return Rejection(stage=STAGE, item=item.id, reason=Reason.NOT_ASKED, detail=needs)
 
 
+def plan_jobs(
+    groups: Sequence[Sequence[Item]], videos: Mapping[str, Record], root: Path, params: EvaluateParams, seed: int
+) -> tuple[list[Job], list[Rejection]]:
+    """What is asked about each video that can be read; and the items whose subtitles are there but of no use.
+
+    Args:
+        groups: the items of each video.
+        videos: by `video_path`, what was found out about it.
+        root: the folder of all benchmarks.
+    """
+    everything = [item for group in groups for item in group]
+    controlled = stratified(everything, params.controls.items_per_group) if params.controls else set()
+    jobs: list[Job] = []
+    flagged: list[Rejection] = []
+    for group in groups:
+        video = videos[video_path(group)]
+        if isinstance(video, Video):
+            lines, without = read_lines(group, root, video, params.num_frames) if params.subtitles else ({}, [])
+            jobs.append(Job(video_path(group), video, plan(group, video, lines, params, controlled, seed)))
+            flagged += without
+    return jobs, flagged
+
+
 def plan(
     items: Sequence[Item],
     video: Video,
@@ -83,7 +108,7 @@ def plan(
 
 def _in_full(item: Item, video: Video, full: View, lines: Sequence[str], params: EvaluateParams) -> Iterator[Ask]:
     if item.task is Task.SPAN:
-        yield Ask(item, Condition.FULL, 0, full, span_prompt(item, video.duration_s), ())
+        yield Ask(item, Condition.FULL, 0, full, span_prompt(item, params.prompts, video.duration_s), ())
         return
     prompt = render(item, params.prompts, lines)
     if item.task is Task.CHOICE:

@@ -12,13 +12,16 @@ from tpo.evaluation.verdict import verdict
 from tpo.records import Condition, Task
 
 
-def metrics(analysis: Analysis) -> dict[str, Any]:
+def metrics(analysis: Analysis, num_bad_rows: int = 0) -> dict[str, Any]:
     """All numbers of a run as nested JSON. Shares and differences of shares, 1 = 100 %; MLflow's names take few signs.
 
     `{"all": {…}, "mlvu": {…}, "champion": {"all": {…}}, "status": {role: {status: n}}, "incomplete": {…}}`; a benchmark
     has the primary comparison's numbers and `verdict`, the breakdowns `duration_group`, `category` and `granularity`
     by group, and beside them, where asked: `without_defects`, `generation`, `free_answers`, `spans`, and `conditions`
     by control.
+
+    Args:
+        num_bad_rows: rows of the benchmarks that no question could be made of.
     """
     result = _compared(analysis.primary, analysis.controls)
     beside = {
@@ -39,6 +42,7 @@ def metrics(analysis: Analysis) -> dict[str, Any]:
     result["incomplete"] = {
         "num_videos_missing": analysis.num_videos_missing,
         "num_videos_broken": analysis.num_videos_broken,
+        "num_bad_rows": num_bad_rows,
     }
     return result
 

@@ -3,6 +3,7 @@
 Log-probabilities of option texts are sums over tokens, so they favour shorter options; they do so for all models alike.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ def predict(
     """
     if len(logprobs) != len(item.options):
         raise ValueError(f"{item.id} has {len(item.options)} options but {len(logprobs)} log-probabilities")
+    if not all(math.isfinite(value) for value in logprobs):
+        raise ValueError(f"{item.id}: log-probabilities must be finite, got {list(logprobs)}")
     best = [i for i, value in enumerate(logprobs) if value == max(logprobs)]
     tie = len(best) > 1
     return _choice(

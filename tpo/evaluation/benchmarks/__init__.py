@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks import longvideobench, mlvu, mlvu_test, videomme
+from tpo.evaluation.benchmarks import charades_sta, longvideobench, mlvu, mlvu_test, nextgqa, tempcompass, videomme
 from tpo.evaluation.benchmarks.defects import unseen
 from tpo.evaluation.benchmarks.rows import join
 from tpo.records import Item, Rejection
 
-BENCHMARKS = (longvideobench, mlvu, mlvu_test, videomme)
+BENCHMARKS = (longvideobench, mlvu, mlvu_test, videomme, nextgqa, charades_sta, tempcompass)
 
 
 def load_benchmarks(root: Path) -> tuple[list[Item], list[Rejection]]:

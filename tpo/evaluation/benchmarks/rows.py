@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """What the loaders share: reading a file of rows, checking one row, setting aside what cannot be asked."""
-=======
-"""What the loaders share: reading a file of rows, checking one row, setting bad rows aside."""
->>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
 
 import csv
 import json
@@ -89,29 +85,21 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def collect(benchmark: str, file: Path, kind: type[R], to_item: Callable[[R, int], Item]) -> Loaded:
-<<<<<<< HEAD
-    """Make an `Item` of each row of `file` (numbered from 0), or a `Rejection` named `<benchmark>/<file>:<row>`.
-
-    What is wrong with the options of an item that can be asked all the same is added to its defects.
-    """
-=======
     """Make an `Item` of each row of `file` (numbered from 0), or a `Rejection` named `<benchmark>/<file>:<row>`."""
     return make_items(f"{benchmark}/{file.name}", enumerate(read_rows(file)), kind, to_item)
 
 
 def make_items(file: str, rows: Iterable[tuple[K, Any]], kind: type[R], to_item: Callable[[R, K], Item]) -> Loaded:
-    """`collect` for files that are not a list of rows: each row comes with its name within `file`."""
->>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
+    """`collect` for files that are not a list of rows: each row comes with its name within `file`.
+
+    What is wrong with the options of an item that can be asked all the same is added to its defects.
+    """
     items: dict[str, Item] = {}
     rejections = []
     for name, raw in rows:
         problem = ""
         try:
-<<<<<<< HEAD
-            item = with_defects(to_item(kind.model_validate(raw), number))
-=======
-            item = to_item(kind.model_validate(raw), name)
->>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
+            item = with_defects(to_item(kind.model_validate(raw), name))
         except ValidationError as error:
             problem = _first_problem(error)
         except BadRowError as error:
@@ -120,14 +108,8 @@ def make_items(file: str, rows: Iterable[tuple[K, Any]], kind: type[R], to_item:
             if item.id in items:
                 problem = f"an earlier row has the id {item.id} too"
         if problem:
-<<<<<<< HEAD
-            name = f"{benchmark}/{file.name}:{number}"
-            detail = f"{problem}. Download {file.name} again; if it says so there too, this cannot be asked."
-            rejections.append(Rejection(stage=STAGE, item=name, reason=Reason.BAD_ITEM, detail=detail))
-=======
-            where = f"{file}:{name}"
-            rejections.append(Rejection(stage=STAGE, item=where, reason=Reason.BAD_ITEM, detail=problem))
->>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
+            detail = f"{problem}. Download {file.split('/')[-1]} again; if it says so there too, this cannot be asked."
+            rejections.append(Rejection(stage=STAGE, item=f"{file}:{name}", reason=Reason.BAD_ITEM, detail=detail))
         else:
             items[item.id] = item
     return list(items.values()), rejections
@@ -158,10 +140,6 @@ def check_path(name: str, of: str = "the video's path") -> str:
     return path.as_posix()
 
 
-<<<<<<< HEAD
-def check_text(question: str, options: Sequence[str] = (), gold: int | None = None) -> tuple[str, tuple[str, ...]]:
-    """Question and options as they stand in the file, white space included, if they can be asked.
-=======
 def find_video(folder: Path, *names: str) -> str:
     """The first of `names` that is a file of `folder`, else the first of them.
 
@@ -172,9 +150,8 @@ def find_video(folder: Path, *names: str) -> str:
     return next((name for name in checked if (folder / name).is_file()), checked[0])
 
 
-def check_text(question: str, options: Sequence[str], gold: int) -> tuple[str, tuple[str, ...]]:
-    """Question and options without outer white space, if they can be asked and scored.
->>>>>>> 689ee42 (NExT-GQA, Charades-STA and TempCompass are read as downloaded)
+def check_text(question: str, options: Sequence[str] = (), gold: int | None = None) -> tuple[str, tuple[str, ...]]:
+    """Question and options as they stand in the file, white space included, if they can be asked.
 
     Raises:
         BadRowError: the question is empty, a text would be read as a model's control token, there are more options
