@@ -9,7 +9,6 @@ from tpo.evaluation.comparison import Comparison, compare, score
 from tpo.evaluation.intervals import exact_mcnemar, holm, minimum_detectable_gain, wilson
 from tpo.records import Condition, Granularity, Method, Prediction, PredictionStatus, Role, Task
 
-
 ROLES: tuple[Role, Role] = ("base", "tuned")
 
 
