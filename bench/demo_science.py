@@ -24,13 +24,15 @@ from tpo.curation.queries import ask_video
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.build import build_videos
 from tpo.demo.world import plan_events, write_video
+from tpo.evaluation.asking import Job, plan
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.comparison import Comparison, compare
-from tpo.evaluation.run import check_video, evaluate_video, group_by_video
+from tpo.evaluation.preflight import check_video, group_by_video, video_path, without_video
+from tpo.evaluation.run import Examinee, examine
 from tpo.llm.rules import localized_questions
 from tpo.models import VideoLMM, load_model
 from tpo.params import Params, TrainParams, load_params
-from tpo.records import Granularity, Item, PreferencePair, Rejection, Role, Video
+from tpo.records import Granularity, Item, Prediction, PreferencePair, Rejection, Role, Video
 from tpo.replies import ReplyCache
 from tpo.training.run import train_on_pairs
 from tpo.video.catalog import drop_same_bytes, find_videos
@@ -90,15 +92,21 @@ def tuned_on(world: World, pairs: list[PreferencePair], params: Params, train: T
 def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_frames: int) -> Comparison:
     """Tuned against base over all three benchmarks at a frame count."""
     folder = VideoFolder(world.root / "benchmarks", world.root / "frames")
+    settings = params.evaluate.model_copy(update={"num_frames": num_frames, "max_new_tokens": None, "controls": None})
+    jobs = [
+        Job(video_path(items), video, plan(items, video, {}, settings, (), seed=0))
+        for items, video in world.groups
+        if isinstance(video, Video)
+    ]
     models: dict[Role, VideoLMM] = {"base": base, "tuned": tuned}
-    found = {
-        role: [
-            prediction
-            for items, video in world.groups
-            for prediction in evaluate_video(model, role, folder, items, video, num_frames, params.evaluate.prompts)
-        ]
-        for role, model in models.items()
-    }
+    found: dict[Role, list[Prediction]] = {}
+    for role, model in models.items():
+        with tempfile.TemporaryDirectory() as scratch:  # nothing is remembered: a tuned model has its base's id
+            examinee = Examinee(role, model, ReplyCache(Path(scratch) / "said.sqlite"), code="")
+            found[role] = [one for _, said in examine(examinee, folder, jobs, settings) for one in said]
+        for items, video in world.groups:
+            if isinstance(video, Rejection):
+                found[role] += without_video(items, role, video, settings)
     return compare(found["base"], found["tuned"], confidence=0.95, samples=10_000, seed=0)[0]
 
 

@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -87,9 +88,8 @@ def run_stage(
 
 
 def run_one_at_a_time(
-    models: dict[Role, VideoLMM], groups: list[list[Item]], videos: list[Video], root: Path, at: Path,
-    params: EvaluateParams,
-) -> int:  # fmt: skip
+    models: dict[Role, VideoLMM], groups: list[list[Item]], videos: list[Video], root: Path, params: EvaluateParams
+) -> int:
     """Every question decodes its video and runs it through the model."""
     folder = VideoFolder(root, root / ".frames")
     count = 0
@@ -108,7 +108,6 @@ def run_one_at_a_time(
                     params.max_new_tokens or 0,
                 )
                 count += 1
-    at.mkdir(exist_ok=True)
     return count
 
 
@@ -143,16 +142,16 @@ def main() -> None:
         models: dict[Role, VideoLMM] = dict(zip(ROLES, (model, twin), strict=True))
         scored = EvaluateParams(num_frames=args.frames, prompts="question", confidence=0.95, bootstrap_samples=100)
         both = scored.model_copy(update={"max_new_tokens": 16})
-        run_one_at_a_time(models, groups[:1], videos[:1], root, root / "warm", scored)
+        run_one_at_a_time(models, groups[:1], videos[:1], root, scored)
         for name, params in (("", scored), ("_with_generation", both)):
             ways: dict[str, list[tuple[float, int]]] = {"stage": [], "each": [], "again": []}
             for number in range(repeats):  # in turns, so that what else the machine does meets both
                 at = root / f"kept{name}{number}"
                 at.mkdir()
                 arguments = (models, groups, videos, root, at, params)
-                ways["stage"].append(timed(lambda arguments=arguments: run_stage(*arguments), args.device))
-                ways["again"].append(timed(lambda arguments=arguments: run_stage(*arguments), args.device))
-                ways["each"].append(timed(lambda arguments=arguments: run_one_at_a_time(*arguments), args.device))
+                ways["stage"].append(timed(partial(run_stage, *arguments), args.device))
+                ways["again"].append(timed(partial(run_stage, *arguments), args.device))
+                ways["each"].append(timed(partial(run_one_at_a_time, *arguments[:-2], params), args.device))
             seconds = {way: statistics.median(s for s, _ in runs) for way, runs in ways.items()}
             count = ways["stage"][0][1]
             assert {n for runs in ways.values() for _, n in runs} == {count}

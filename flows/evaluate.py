@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from flows.chat import watched
 from flows.frames import prober, video_folder
 from flows.replies import replies
 from flows.stage import (

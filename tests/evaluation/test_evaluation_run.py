@@ -242,6 +242,7 @@ def test_killed_in_the_middle_it_goes_on_and_asks_nothing_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The child is killed with -9 when the first video's answers are on disk."""
+    said, checkpoint = str(tmp_path / "said.sqlite"), str(model.folder)
     code = textwrap.dedent(f"""
         import os, signal, sys
         sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
@@ -251,8 +252,9 @@ def test_killed_in_the_middle_it_goes_on_and_asks_nothing_twice(
         groups = here.group_by_video(here.load_benchmarks(root)[0])
         with here.Prober(root / ".frames") as prober:
             videos = [here.check_video(root, group, prober) for group in groups]
-        examinee = here.Examinee("base", here.load({str(model.folder)!r}), here.ReplyCache(Path({str(tmp_path / "said.sqlite")!r})), "code")
-        for _ in here.examine(examinee, here.VideoFolder(root, root / ".frames"), here.jobs(groups, videos), here.PARAMS):
+        examinee = here.Examinee("base", here.load({checkpoint!r}), here.ReplyCache(Path({said!r})), "code")
+        folder = here.VideoFolder(root, root / ".frames")
+        for _ in here.examine(examinee, folder, here.jobs(groups, videos), here.PARAMS):
             os.kill(os.getpid(), signal.SIGKILL)
     """)
     killed = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tpo.evaluation.benchmarks.rows import STAGE
-from tpo.evaluation.controls import can_rotate, rotated, shown_under
+from tpo.evaluation.controls import can_rotate, rotated, shown_under, stratified
 from tpo.evaluation.grounding import span_prompt
 from tpo.evaluation.preflight import read_lines, video_path
 from tpo.evaluation.prompts import candidates, render
@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
 
 def left_out(item: Item, params: EvaluateParams) -> Rejection | None:
-    """Why an item is not asked under these settings, if so: spans and free answers must be written, free ones judged."""
+    """Why these settings leave an item out, if they do: spans and free answers must be written, free ones judged."""
     if item.task is Task.SPAN and params.max_new_tokens is None:
         needs = "spans are written: set evaluate.max_new_tokens"
     elif item.task is Task.OPEN and params.judge is None:

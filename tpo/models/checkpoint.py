@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from tpo.errors import UserError
+from tpo.store import digest
 
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 _PICKLED_INDEX, _PICKLED = "pytorch_model.bin.index.json", "pytorch_model.bin"
