@@ -66,6 +66,7 @@ class ViewKind(StrEnum):
     REVERSED = "reversed"
     MASKED = "masked"
     DISTRACTORS_INSERTED = "distractors_inserted"
+    NEEDLE = "needle"
 
 
 class Distractor(Record):
@@ -379,6 +380,15 @@ class Prediction(Record):
     gold: int | None = None
     score: float = Field(ge=0, le=1, description="choice: 1 or 0; span: IoU with the truth; open: the judge's")
     correct: bool = Field(description="choice: it was right; span: IoU of at least 0.5; open: at least 0.5")
+
+
+class NeedleShown(Record):
+    """What a model was shown of a needle, in one case of the needle test."""
+
+    item_id: str
+    view: View
+    positions: tuple[int, ...] = Field(description="which of the view's frames show the needle; none = not sampled")
+    needle_s: tuple[float, ...] = Field(description="the moment that each of them shows, from the needle's beginning")
 
 
 class GateRule(Record):

@@ -86,9 +86,9 @@ class Event:
         return f"{article} {self.color} {self.shape}"
 
 
-def plan_events(rng: np.random.Generator, num_events: int) -> list[Event]:
+def plan_events(rng: np.random.Generator, num_events: int, of_shapes: Sequence[str] = tuple(SHAPES)) -> list[Event]:
     """Draw a video's events: distinct shapes, any colours, 6 to 14 s each in half seconds, without gaps."""
-    shapes = rng.choice(list(SHAPES), num_events, replace=False)
+    shapes = rng.choice(list(of_shapes), num_events, replace=False)
     colors = rng.choice(list(COLORS), num_events)
     ends = np.cumsum(rng.integers(12, 29, num_events) / FPS)
     starts = np.concatenate([[0.0], ends[:-1]])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from tpo.params.chat import EndpointParams, LocalParams, who
 from tpo.params.section import Section
@@ -34,11 +34,22 @@ class NeedleParams(Section):
     """Short clips put into long videos, at every depth of every length."""
 
     modes: tuple[NeedleMode, ...] = Field(min_length=1, description="into the sampled frames, or into the video file")
-    num_frames: tuple[int, ...] = Field(min_length=1, description="after_sampling: lengths of the haystack")
-    minutes: tuple[float, ...] = Field((), description="in_video: lengths of the haystack")
-    depths: tuple[float, ...] = Field(min_length=1, description="0 = at its beginning, 1 = at its end")
-    needle_frames: int = Field(ge=1, description="after_sampling: frames of the haystack that the needle takes")
+    num_frames: tuple[PositiveInt, ...] = Field((), description="after_sampling: lengths, the needle's frames included")
+    minutes: tuple[PositiveFloat, ...] = Field((), description="in_video: lengths, to which the needle's is added")
+    depths: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        min_length=1, description="0 = at its beginning, 1 = at its end"
+    )
+    needle_frames: int = Field(ge=2, description="after_sampling: frames that are the needle's; one shows no order")
     per_cell: int = Field(ge=1, description="questions at each depth of each length, over several haystacks")
+
+    @model_validator(mode="after")
+    def _each_mode_has_lengths(self) -> "NeedleParams":
+        for mode, name in (("after_sampling", "num_frames"), ("in_video", "minutes")):
+            if mode in self.modes and not getattr(self, name):
+                raise ValueError(f"{name}: {mode} needs at least one length")
+        if self.num_frames and min(self.num_frames) <= self.needle_frames:
+            raise ValueError(f"num_frames: {min(self.num_frames)} leaves no room beside needle_frames")
+        return self
 
 
 class EvaluateParams(Section):

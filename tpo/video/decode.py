@@ -56,7 +56,8 @@ def last_words(error: Exception, path: str) -> str:
 
 
 @contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
+def errors_named(path: Path) -> Iterator[None]:
+    """What goes wrong with a file as a `DecodeError` that names it."""
     try:
         yield
     except (av.error.FFmpegError, DamagedError, OSError, ValueError) as error:
@@ -87,7 +88,7 @@ def decode(
     Raises:
         DecodeError: a file cannot be opened or decoded, is not the one that was measured, or is not in `others`.
     """
-    with _errors_named(path):
+    with errors_named(path):
         index = load_index(index_dir, path, view.video_id)
         wanted = index.on_display(np.asarray(view.timestamps_s))
         pts = index.pts[wanted].tolist()
@@ -104,7 +105,7 @@ def decode(
         of_other = View(video_id=video_id, kind=ViewKind.DENSE, timestamps_s=tuple(one.timestamp_s for one in clip))
         other = decode(others[video_id], of_other, index_dir, cache)
         for distractor, frame, key in zip(clip, other.pixels, other.keys, strict=True):
-            pixels[distractor.position], keys[distractor.position] = _stretched(frame, size), f"{key} {size}"
+            pixels[distractor.position], keys[distractor.position] = stretched(frame, size), f"{key} {size}"
     return Frames(
         pixels=np.stack(pixels),
         timestamps_s=np.sort(times_s) if view.kind in _OUT_OF_ORDER else times_s,
@@ -123,7 +124,8 @@ def _clips(view: View) -> dict[str, list[Distractor]]:
     return clips
 
 
-def _stretched(frame: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def stretched(frame: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A picture [h, w, 3] in another size (height, width, 3)."""
     height_px, width_px, _ = size
     return np.asarray(Image.fromarray(frame).resize((width_px, height_px), Image.Resampling.BICUBIC))
 
@@ -141,13 +143,13 @@ def _frames(
     pts = index.pts[wanted].tolist()
     kept = cache.read(video_id, pts) if cache else {}
     missing = [position for position in np.unique(wanted).tolist() if int(index.pts[position]) not in kept]
-    new = dict(zip(index.pts[missing].tolist(), _read(path, index, missing), strict=True))
+    new = dict(zip(index.pts[missing].tolist(), read_frames(path, index, missing), strict=True))
     if cache:
         cache.write(video_id, list(new), new.values())
     return kept | new
 
 
-def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = True) -> Iterator[np.ndarray]:
+def read_frames(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = True) -> Iterator[np.ndarray]:
     """Pixels of the frames at ascending positions of the index, one after the other.
 
     With `skip`, frames that are not wanted and that no other frame refers to are not decoded. Where a decoder without
@@ -173,7 +175,7 @@ def _read(path: Path, index: FrameIndex, positions: Sequence[int], skip: bool = 
             if frame is not None and frame.pts == pts:
                 yield upright(converter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation)
             elif skip:
-                yield from _read(path, index, positions[number:], skip=False)
+                yield from read_frames(path, index, positions[number:], skip=False)
                 return
             else:
                 raise DamagedError(f"no frame at {float(pts * index.time_base):.3f} s. Did the file change?")
@@ -218,7 +220,7 @@ class VideoFolder:
         Raises:
             DecodeError: it is not.
         """
-        with _errors_named(self.root / path):
+        with errors_named(self.root / path):
             load_index(self.index_dir, self.root / path, video_id)
 
     def prepare(self, path: str, views: Sequence[View]) -> None:
@@ -230,9 +232,9 @@ class VideoFolder:
         if self.cache is None or not views:
             return
         file = self.root / path
-        with _errors_named(file):
+        with errors_named(file):
             index = load_index(self.index_dir, file, views[0].video_id)
             there = self.cache.timestamps(views[0].video_id)
             moments_s = np.array([view.timestamps_s[position] for view in views for position in _own(view)])
             wanted = [p for p in np.unique(index.on_display(moments_s)).tolist() if int(index.pts[p]) not in there]
-            self.cache.write(views[0].video_id, index.pts[wanted].tolist(), _read(file, index, wanted))
+            self.cache.write(views[0].video_id, index.pts[wanted].tolist(), read_frames(file, index, wanted))

@@ -125,6 +125,29 @@ def distractors_inserted(view: View, other: Video, strength: float, seed: int) -
     )
 
 
+def needle_inserted(haystack: Video, needle: Video, num_frames: int, needle_frames: int, depth: float) -> View:
+    """`dense` of a haystack in which a whole needle takes the place of `needle_frames` neighbours.
+
+    Every other frame is the one that `dense` shows without a needle, at the same place and time.
+
+    Args:
+        depth: 0 = the needle's frames are the first ones, 1 = the last ones.
+
+    Raises:
+        ValueError: no frame of the haystack would be left.
+    """
+    if needle_frames >= num_frames:
+        raise ValueError(f"a needle of {needle_frames} frames leaves nothing of {num_frames} frames")
+    first = round(depth * (num_frames - needle_frames))
+    moments_s = np.linspace(0, needle.last_frame_s, needle_frames).round(3)
+    frames = tuple(
+        Distractor(position=first + number, video_id=needle.id, timestamp_s=float(time_s))
+        for number, time_s in enumerate(moments_s)
+    )
+    times_s = np.linspace(0, haystack.last_frame_s, num_frames)
+    return _view(haystack.id, ViewKind.NEEDLE, times_s, distractors=frames)
+
+
 # Views of a full view, by the share of it that they touch. A new one is a function and a row here.
 _BY_STRENGTH: dict[ViewKind, Callable[[View, float, int], View]] = {
     ViewKind.SPARSE: sparse,
