@@ -28,8 +28,9 @@ _VERSION = "v1"  # part of the names of kept files: raise it when other pixels w
 _TIME_BASE = Fraction(1, 90_000)  # every common frame rate has a whole, or nearly whole, number of these
 _EDGE_S = 0.6e-3  # as near to a cut as this is on it
 # Ours: nearly without loss, for encoding again must not be what a test measures. The same bytes on any machine: x264's
-# depend on the number of threads, and on the processor unless it is told not to.
-_H264 = {"preset": "veryfast", "crf": "17", "g": "48", "x264-params": "cpu-independent=1"}
+# depend on the number of threads, and on the processor unless it is told not to. An MP4 with B-frames has no place for
+# how long its last frame is on display.
+_H264 = {"preset": "veryfast", "crf": "17", "g": "48", "bf": "0", "x264-params": "cpu-independent=1"}
 _THREADS = 4
 
 
