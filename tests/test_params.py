@@ -116,6 +116,7 @@ def test_params_cannot_be_changed_after_reading(tmp_path: Path) -> None:
         ("strength: 0.5", "strength: 2", "comprehensive.0.strength: Input should be less than or equal to 1, got 2"),
         ("sparse, strength: 0.5", "masked", "every view but without_segment needs one"),
         ("view: sparse", "view: dense", "dense takes nothing away; expected one of without_segment, sparse, shuf"),
+        ("view: sparse", "view: needle", "needle takes nothing away; expected one of without_segment, sparse, shuf"),
         ("sparse, strength: 0.5", "without_segment", "a comprehensive question has no segment, so it has no view"),
         (
             ", comprehensive: [{view: sparse, strength: 0.5}]",

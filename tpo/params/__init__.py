@@ -156,14 +156,14 @@ class DispreferredView(Section):
 
     @model_validator(mode="after")
     def _strength_is_given_where_it_means_something(self) -> Self:
-        if self.view in (ViewKind.DENSE, ViewKind.SEGMENT):
+        if self.view not in DEGRADED:
             raise ValueError(f"{self.view} takes nothing away; expected one of {', '.join(DEGRADED)}")
         if (self.view is ViewKind.WITHOUT_SEGMENT) != (self.strength is None):
             raise ValueError("strength is the share of frames touched; every view but without_segment needs one")
         return self
 
 
-DEGRADED = tuple(kind for kind in ViewKind if kind not in (ViewKind.DENSE, ViewKind.SEGMENT))
+DEGRADED = tuple(kind for kind in ViewKind if kind not in (ViewKind.DENSE, ViewKind.SEGMENT, ViewKind.NEEDLE))
 
 
 class AnswerParams(Section):
