@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -183,6 +184,25 @@ def test_colours_stay_what_they_were(world: World, clip: Video) -> None:
         return decode(file, view, world.prober.index_dir).pixels.mean(axis=(1, 2))
 
     assert np.abs(means(spliced.path, made) - means(path, video)).max() < 3
+
+
+def test_a_haystack_that_is_turned_by_its_metadata_is_upright_in_the_file(world: World, clip: Video) -> None:
+    path = world.root / "phone.mp4"
+    write(path, range(20), every(0.1, 20), size=(64, 96))
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO 14496-12: the track header's matrix, here a quarter turn
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 64 << 16, 0, 1 << 30)
+    path.write_bytes(data)
+    video = world.probe(path)
+    assert (video.height, video.width) == (96, 64)
+    assert video.rotation_deg in (90, 270)
+    spliced = world.put_in(clip, video, 1.0)
+    made = world.probe(spliced.path)
+    assert (made.height, made.width, made.rotation_deg) == (96, 64, 0)
+    view = View(video_id=video.id, kind=ViewKind.DENSE, timestamps_s=tuple(every(0.1, 10)))
+    of_made = view.model_copy(update={"video_id": made.id})
+    before, after = (decode(f, v, world.prober.index_dir).pixels for f, v in ((path, view), (spliced.path, of_made)))
+    assert np.abs(before.astype(int) - after).mean(axis=(1, 2, 3)).max() < 4
 
 
 def test_a_clip_that_is_cut_out_shows_its_part_and_nothing_else(world: World, haystack: Video) -> None:

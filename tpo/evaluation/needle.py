@@ -19,6 +19,10 @@ then never put. `tpo.evaluation.needle_catalog` makes such a folder of your own 
 | after_sampling | the sampled frames     | frames  | the model                                       |
 | in_video       | the video's file       | minutes | the sampler too, which can miss it: not sampled |
 
+In mode in_video a haystack is cut to its first so many minutes, and the file is encoded anew, at its size and frame
+rate; so is the control's, so that encoding makes no difference. In both modes a clip is stretched to the haystack's
+size: bars would tell it apart from afar.
+
 Two controls stand beside the cells of a mode: the same questions with the needle absent (what is answered then is
 answered from language) and with the needle alone (what is not answered then is a needle that cannot be read).
 """

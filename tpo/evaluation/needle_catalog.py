@@ -4,7 +4,8 @@
 
 `queries` and `videos` are what `ask` and `ingest` publish. A clip's wrong options are right answers to other questions
 of the same type, so they sound alike, but often repeat what another question asked about: the control without the
-needle shows how far that alone leads, and a person should read the questions before numbers are believed.
+needle shows how far that alone leads, and a person should read the questions before numbers are believed. Questions
+and videos must be held-out ones: whoever was trained on them has found the needle before.
 """
 
 import json
