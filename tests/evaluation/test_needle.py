@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from tpo.demo.needles import write_needles
-from tpo.demo.world import plan_events, write_video
+from tpo.demo.world import Event, render_frame
 from tpo.errors import UserError
 from tpo.evaluation.needle import Control, Needle, NeedleCase, Scene, load_needles, plan_needles, show
-from tpo.evaluation.needle_catalog import choose_needles, cut_needles
 from tpo.params import NeedleParams
-from tpo.records import Granularity, Query, QuestionType, Reason, Segment, Video, View, ViewKind
+from tpo.records import Reason, Video, View, ViewKind
 from tpo.video.decode import Frames, decode
 from tpo.video.probe import Prober
-from tpo.video.sample import dense
 
 PARAMS = NeedleParams(
     modes=("after_sampling", "in_video"),
@@ -105,9 +104,7 @@ def test_videos_that_cannot_be_used_are_set_aside_with_their_reasons(
         {"id": "picture", "clip": "picture.mp4"},
         {"id": "broken", "clip": "broken.mp4"},
     )  # fmt: skip
-    still = plan_events(np.random.default_rng(0), 1)[0]
-    one_tick = [type(still)(tick / 2, (tick + 1) / 2, still.color, still.shape) for tick in range(6)]
-    _write_still(folder / "clips/picture.mp4", one_tick[0])
+    _write_still(folder / "clips/picture.mp4")
     (folder / "clips/broken.mp4").write_text("<html>")
     shutil.copy(folder / "haystacks/synthetic-000.mp4", folder / "haystacks/twice.mp4")
     (folder / "haystacks/notes.txt").write_text("not a video")
@@ -122,19 +119,15 @@ def test_videos_that_cannot_be_used_are_set_aside_with_their_reasons(
     }
 
 
-def _write_still(path: Path, event: Any) -> None:
+def _write_still(path: Path) -> None:
     """Four seconds of one picture."""
-    import av
-
-    from tpo.demo.world import render_frame
-
+    picture = render_frame(Event(0, 4, "red", "star"), 0.0, 0.0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=2)
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p"
         for _ in range(8):
-            pixels = render_frame(event, 0.0, 0.0)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
@@ -336,93 +329,3 @@ def test_controls_show_the_haystack_alone_at_its_length_and_the_needle_alone(
         assert frames.duration_s == pytest.approx(case.needle.clip.duration_s, abs=0.01)
         assert scene.shown.positions == tuple(range(len(frames.pixels)))
         assert scene.shown.needle_s == pytest.approx(frames.timestamps_s, abs=1e-3)
-
-
-# ---- of one's own videos ----------------------------------------------------------------------------------------
-
-
-def queries_about(video: Video, starts_s: list[float]) -> list[Query]:
-    return [
-        Query(
-            id=f"{video.id[:6]}{number}", video_id=video.id, granularity=Granularity.LOCALIZED,
-            question_type=QuestionType.TEMPORAL_REASONING,
-            segment=Segment(video_id=video.id, start_s=start_s, end_s=start_s + 8),
-            question=f"What comes after {video.path} {number}?", reference_answer=f"{video.path} {number} is it",
-            asker="a person",
-        )
-        for number, start_s in enumerate(starts_s)
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory, prober: Prober) -> tuple[Path, list[Video], list[Query]]:
-    folder = tmp_path_factory.mktemp("own")
-    rng = np.random.default_rng(5)
-    for name in ("a", "b", "c"):
-        write_video(folder / f"{name}.mp4", plan_events(rng, 6), 0.0)
-    videos = [prober.probe(folder, folder / f"{name}.mp4") for name in ("a", "b", "c")]
-    measured = [video for video in videos if isinstance(video, Video)]
-    assert len(measured) == 3
-    return folder, measured, [query for video in measured for query in queries_about(video, [0.0, 10.25])]
-
-
-def test_questions_about_segments_of_own_videos_become_needles_for_other_videos(
-    own: tuple[Path, list[Video], list[Query]], prober: Prober, tmp_path: Path
-) -> None:
-    folder, videos, queries = own
-    assert cut_needles(tmp_path / "needle", queries, videos, folder, prober.index_dir, num_haystacks=2) == []
-    needles, haystacks, rejections = load_needles(tmp_path / "needle", prober)
-    assert rejections == []
-    assert (len(needles), len(haystacks)) == (6, 2)
-    by_id = {f"needle/{query.id}": query for query in queries}
-    for needle in needles:
-        query = by_id[needle.item.id]
-        assert needle.item.gold is not None
-        assert needle.item.options[needle.item.gold] == query.reference_answer
-        assert len(set(needle.item.options)) == 4
-        assert needle.source == query.video_id
-        assert needle.clip.duration_s == pytest.approx(8, abs=0.01)
-        assert query.segment
-        moments_s = dense(needle.clip, 6).timestamps_s
-        clip = decode(tmp_path / "needle" / needle.clip.path, dense(needle.clip, 6), prober.index_dir)
-        there = tuple(query.segment.start_s + moment_s for moment_s in moments_s)
-        video = next(video for video in videos if video.id == query.video_id)
-        view = View(video_id=video.id, kind=ViewKind.SEGMENT, timestamps_s=there)
-        assert far_apart(clip.pixels, decode(folder / video.path, view, prober.index_dir).pixels).max() < 4
-    params = PARAMS.model_copy(update={"minutes": (0.5,), "per_cell": 20})
-    cases, _ = plan_needles(params, SAMPLED, needles, haystacks, seed=0)
-    assert len(cell(cases, "in_video", 0.5, 0.5)) == 6 * 2 - 4, "four needles were cut from one of the two haystacks"
-    assert all(case.haystack.id != case.needle.source for case in cases if case.haystack)
-
-
-def test_questions_that_make_no_needle_are_left_out_or_said(
-    own: tuple[Path, list[Video], list[Query]], prober: Prober, tmp_path: Path
-) -> None:
-    folder, videos, queries = own
-    descriptive = queries[0].model_copy(update={"id": "d", "question_type": QuestionType.DESCRIPTIVE})
-    whole = queries[0].model_copy(update={"id": "w", "granularity": Granularity.COMPREHENSIVE, "segment": None})
-    needles, rejections = choose_needles([*queries, descriptive, whole])
-    assert {needle.id for needle in needles} == {query.id for query in queries}
-    assert rejections == []
-    assert choose_needles(queries[::-1])[0] == needles[::-1]
-    few, unusable = choose_needles(queries[:2])
-    assert few == []
-    assert [one.detail for one in unusable] == ["1 other answers to questions of its type, 3 needed as options"] * 2
-    beyond = queries[1].model_copy(
-        update={"id": "late", "question": "What?", "segment": Segment(video_id=videos[0].id, start_s=900, end_s=901)}
-    )
-    gone = cut_needles(tmp_path / "needle", [*queries, beyond], videos[:2], folder, prober.index_dir, num_haystacks=1)
-    assert Counter(one.reason for one in gone) == {Reason.VIDEO_MISSING: 2, Reason.DECODE_FAILED: 1}
-    assert len(json.loads((tmp_path / "needle/needles.json").read_text())) == 4
-
-
-def test_gold_options_are_in_all_places() -> None:
-    video = Video(
-        id="a" * 64, path="a.mp4", size_bytes=1, duration_s=900, fps=10, num_frames=600, width=64, height=64,
-        rotation_deg=0, codec="h264", is_vfr=False, has_audio=False, last_frame_s=899, longest_frame_s=0.1,
-        num_restarts=1, brightness=90.0, change=3.0,
-    )  # fmt: skip
-    needles, _ = choose_needles(queries_about(video, [float(n) for n in range(200)]))
-    places = Counter(needle.gold for needle in needles)
-    assert set(places) == {0, 1, 2, 3}
-    assert min(places.values()) > 30
