@@ -94,7 +94,7 @@ def measure(world: World, base: VideoLMM, tuned: VideoLMM, params: Params, num_f
     folder = VideoFolder(world.root / "benchmarks", world.root / "frames")
     settings = params.evaluate.model_copy(update={"num_frames": num_frames, "max_new_tokens": None, "controls": None})
     jobs = [
-        Job(video_path(items), video, plan(items, video, {}, settings, (), seed=0))
+        Job(video_path(items), video_path(items), video, plan(items, video, {}, settings, (), seed=0))
         for items, video in world.groups
         if isinstance(video, Video)
     ]

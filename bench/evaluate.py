@@ -79,7 +79,9 @@ def run_stage(
     """As flows/evaluate.py does it; what was said is kept in `at`. How many predictions there are."""
     folder = VideoFolder(root, root / ".frames", FrameCache(at / "frames", 10**10))
     said = ReplyCache(at / "said.sqlite")
-    jobs = [Job(video_path(g), v, plan(g, v, {}, params, (), 0)) for g, v in zip(groups, videos, strict=True)]
+    jobs = [
+        Job(video_path(g), video_path(g), v, plan(g, v, {}, params, (), 0)) for g, v in zip(groups, videos, strict=True)
+    ]
     count = 0
     for role, model in models.items():
         count += sum(len(found) for _, found in examine(Examinee(role, model, said, ""), folder, jobs, params))

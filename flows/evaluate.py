@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from flows.chat import watched
 from flows.frames import prober, video_folder
+from flows.needles import needle_folder, needle_jobs, not_found, plan_cases
 from flows.replies import replies
 from flows.stage import (
     EVALUATION,
@@ -25,8 +27,10 @@ from flows.stage import (
 from tpo.evaluation.analysis import analyse
 from tpo.evaluation.asking import Job, left_out, plan_jobs
 from tpo.evaluation.benchmarks import describe, load_benchmarks
+from tpo.evaluation.free_answers import judged
 from tpo.evaluation.metrics import accuracy_csv, headline, metrics
-from tpo.evaluation.preflight import check_complete, check_video, group_by_video, video_path, without_video
+from tpo.evaluation.needle_map import difference_csv, map_csv, needle_maps, needle_metrics
+from tpo.evaluation.preflight import check_complete, check_video, group_by_video, unanswered, video_path
 from tpo.evaluation.run import Examinee, examine
 from tpo.evaluation.table import items_csv
 from tpo.models import load_model, model_id
@@ -62,7 +66,7 @@ def examine_videos(
 
 
 def _name(role: Role, job: Job) -> str:
-    return f"{role}: {job.path}"
+    return f"{role}: {job.name}"
 
 
 @stage_flow("evaluate")
@@ -73,48 +77,62 @@ def evaluate() -> None:
     say(describe(items, bad_rows, root))
     not_asked = [reason for item in items if (reason := left_out(item, settings))]
     asked = [item for item in items if left_out(item, settings) is None]
+    cases, unfit = plan_cases(params)
     models = models_to_ask(params)
     ids = {role: model_id(model) for role, model in models.items()}
-    key = (ids, settings.model_dump(mode="json"), params.data.seed, [item.model_dump(mode="json") for item in items])
-    with Stage("evaluate", "items", key) as stage:
+    planned = [one.model_dump(mode="json") for one in (*items, *cases)]
+    with Stage("evaluate", "items", ids, settings.model_dump(mode="json"), params.data.seed, planned) as stage:
         groups = group_by_video(asked)
         looked_at = stage.map(check_videos, groups, video_path, params.runtime.items_per_task, params)
         videos = dict(zip(map(video_path, groups), looked_at, strict=True))
         unusable = {path: found for path, found in videos.items() if isinstance(found, Rejection)}
         say(check_complete(asked, unusable, bad_rows, settings.max_unusable_share))
         jobs, flagged = plan_jobs(groups, videos, root, settings, params.data.seed)
-        predictions = ask_all(stage, models, jobs, params)
-        for role in models:
-            for group in groups:
-                if video_path(group) in unusable:
-                    predictions += without_video(group, role, unusable[video_path(group)], settings)
+        hidden, shown, not_shown = needle_jobs(stage, cases, params)
+        predictions: list[Prediction] = []
+        found_needles: list[Prediction] = []
+        for role, model in models.items():
+            predictions += ask(stage, role, model, jobs, video_folder(root, params.runtime), params)
+            predictions += unanswered(groups, role, unusable, settings)
+            found_needles += ask(stage, role, model, hidden, needle_folder(cases, params), params)
+            found_needles += not_found(cases, role, not_shown)
+            forget_model()
+        if settings.free_answer_judge is not None:
+            predictions = judged(watched(settings.free_answer_judge, stage), asked, predictions)
         analysis = analyse(
             predictions, confidence=settings.confidence, samples=settings.bootstrap_samples, seed=params.data.seed
         )
-        numbers = metrics(analysis, len(bad_rows))
+        maps = needle_maps(cases, shown, found_needles, confidence=settings.confidence)
+        numbers = metrics(analysis, asked, predictions, num_bad_rows=len(bad_rows))
+        numbers["needle"] = needle_metrics(maps, confidence=settings.confidence)
         write_atomic(REPORTS / "metrics.json", json.dumps(headline(analysis), indent=2) + "\n")
         write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")
         write_atomic(REPORTS / "accuracy.csv", accuracy_csv(analysis))
+        write_atomic(REPORTS / "needle.csv", map_csv(maps.cells))
+        write_atomic(REPORTS / "needle_difference.csv", difference_csv(maps.differences))
         run_id = log_stage(
             "evaluate",
             params.register_.experiment,
             params={"evaluate": settings.model_dump(mode="json")},
             metrics=flatten_metrics(numbers),
-            artifacts=[REPORTS / "evaluation.json"],
+            artifacts=[REPORTS / name for name in ("evaluation.json", "accuracy.csv", "needle.csv")],
             tags={"train_run_id": read_manifest(TUNED).facts["mlflow_run_id"], **{f"{r}_id": ids[r] for r in ids}},
         )
+        set_aside = bad_rows + not_asked
         stage.publish(
             EVALUATION,
             {
                 "predictions.jsonl": predictions,
-                "items.csv": items_csv(predictions),
-                "rejected.jsonl": bad_rows + not_asked,
-                "flagged.jsonl": flagged,
+                "needles.jsonl": found_needles,
+                "needles_shown.jsonl": shown,
+                "items.csv": items_csv(predictions + found_needles),
+                "rejected.jsonl": set_aside,
+                "flagged.jsonl": [*flagged, *unfit, *not_shown],
             },
             items_in=len(items) + len(bad_rows),
             items_out=len(asked),
-            set_aside=bad_rows + not_asked,
-            counts={f"flagged: {reason}": count for reason, count in count_reasons(flagged).items()},
+            set_aside=set_aside,
+            counts={f"flagged: {reason}": n for reason, n in count_reasons([*flagged, *unfit, *not_shown]).items()},
             facts={"mlflow_run_id": run_id, **{f"{role}_id": its_id for role, its_id in ids.items()}},
         )
 
@@ -133,18 +151,19 @@ def models_to_ask(params: Params) -> dict[Role, ModelParams]:
     return models
 
 
-def ask_all(stage: Stage, models: dict[Role, ModelParams], jobs: list[Job], params: Params) -> list[Prediction]:
-    """Every model in its turn, so that only one of them is in memory; frames come from the cache after the first."""
-    folder = video_folder(params.data.benchmarks, params.runtime)
-    predictions: list[Prediction] = []
-    for role, model in models.items():
-        name, per_task = functools.partial(_name, role), params.runtime.items_per_task
-        found = stage.map(examine_videos, jobs, name, per_task, role, model, folder, params.evaluate)
-        predictions += of_kind(found, Prediction)
-        examinee.cache_clear()
-        gc.collect()
-        torch.cuda.empty_cache()
-    return predictions
+def ask(
+    stage: Stage, role: Role, model: ModelParams, jobs: list[Job], folder: VideoFolder, params: Params
+) -> list[Prediction]:
+    """What one model says to all that is planned; frames come from the cache after the first model's turn."""
+    name, per_task = functools.partial(_name, role), params.runtime.items_per_task
+    return of_kind(stage.map(examine_videos, jobs, name, per_task, role, model, folder, params.evaluate), Prediction)
+
+
+def forget_model() -> None:
+    """Only one model is in memory at a time."""
+    examinee.cache_clear()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

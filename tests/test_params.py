@@ -43,7 +43,8 @@ train:
   seed: 0
 evaluate: {num_frames: 32, prompts: question, confidence: 0.95, bootstrap_samples: 1000}
 register: {name: demo-tpo, experiment: demo, min_gain: 0}
-demo: {num_train_videos: 4, num_eval_videos: 3, questions_per_eval_video: 2, min_events: 4, max_events: 8, seed: 0}
+demo: {num_train_videos: 4, num_eval_videos: 3, questions_per_eval_video: 2, min_events: 4, max_events: 8,
+  num_needles: 4, num_haystacks: 2, seed: 0}
 """
 
 

@@ -386,6 +386,7 @@ class NeedleShown(Record):
     """What a model was shown of a needle, in one case of the needle test."""
 
     item_id: str
+    path: str = Field(description="the file that is decoded")
     view: View
     positions: tuple[int, ...] = Field(description="which of the view's frames show the needle; none = not sampled")
     needle_s: tuple[float, ...] = Field(description="the moment that each of them shows, from the needle's beginning")

@@ -21,7 +21,14 @@ from tpo.video.probe import Prober
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = DemoParams(
-    num_train_videos=4, num_eval_videos=3, questions_per_eval_video=2, min_events=4, max_events=5, seed=7
+    num_train_videos=4,
+    num_eval_videos=3,
+    questions_per_eval_video=2,
+    num_needles=2,
+    num_haystacks=1,
+    min_events=4,
+    max_events=5,
+    seed=7,
 )
 INGEST = load_params(ROOT / "params.yaml").ingest
 

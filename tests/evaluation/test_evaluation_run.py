@@ -58,7 +58,10 @@ def examinee(model: VideoLMM, tmp_path: Path) -> Examinee:
 
 def jobs(groups: list[list[Item]], videos: list[Video], params: EvaluateParams = PARAMS) -> list[Job]:
     ids = {item.id for group in groups for item in group}
-    return [Job(video_path(g), v, plan(g, v, {}, params, ids, seed=0)) for g, v in zip(groups, videos, strict=True)]
+    return [
+        Job(video_path(g), video_path(g), v, plan(g, v, {}, params, ids, seed=0))
+        for g, v in zip(groups, videos, strict=True)
+    ]
 
 
 def ask(examinee: Examinee, root: Path, asked: list[Job], params: EvaluateParams = PARAMS) -> list[Prediction]:

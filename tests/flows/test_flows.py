@@ -12,8 +12,7 @@ from tpo.curation.captions import caption_video
 from tpo.curation.contamination import QuestionReport
 from tpo.curation.judging import RuleJudge, candidates_of, judge_pairs
 from tpo.curation.queries import ask_video
-from tpo.demo.benchmarks import write_benchmarks
-from tpo.demo.build import build_videos, write_json
+from tpo.demo.build import build_benchmarks, build_videos, write_json
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events
 from tpo.evaluation.benchmarks import find_items
@@ -49,7 +48,14 @@ OUTPUTS = {
 
 
 def make_small(settings: dict[str, Any]) -> None:
-    settings["demo"] |= {"num_train_videos": 6, "num_eval_videos": 6, "questions_per_eval_video": 3}
+    settings["demo"] |= {
+        "num_train_videos": 6,
+        "num_eval_videos": 6,
+        "questions_per_eval_video": 3,
+        "num_needles": 4,
+        "num_haystacks": 2,
+    }
+    settings["evaluate"]["needle"] |= {"num_frames": [16], "minutes": [0.5], "per_cell": 2}
     settings["ask"] |= {"localized_per_video": 4, "comprehensive_per_video": 2}
     settings["runtime"]["items_per_task"] = 1  # so that every stage has a middle
     settings["evaluate"]["bootstrap_samples"] = 200
@@ -84,10 +90,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, env
     edit_params(folder, make_small)
     demo = load_params(folder / "params.yaml").demo
     build_videos(folder / "data/demo/videos", demo)
-    write_benchmarks(
-        folder / "data/demo/benchmarks",
-        demo.num_eval_videos, demo.questions_per_eval_video, demo.min_events, demo.max_events, demo.seed,
-    )  # fmt: skip
+    build_benchmarks(folder / "data/demo/benchmarks", demo)
     shutil.copytree(tiny_checkpoint, folder / "demo/checkpoint")
     tokenizer = build_tokenizer()
     tuned = build_model(tokenizer, 1)

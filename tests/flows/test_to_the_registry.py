@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from processes import edit_params, finish, killed_when, must_work
 
-from tpo.demo.benchmarks import write_benchmarks
-from tpo.demo.build import build_videos
+from tpo.demo.build import build_benchmarks, build_videos
 from tpo.params import load_params
 from tpo.records import GateDecision
 from tpo.store import read_manifest
@@ -25,8 +24,15 @@ NAME = "tpo-demo"
 
 
 def make_small(settings: dict[str, Any]) -> None:
-    settings["demo"] |= {"num_train_videos": 12, "num_eval_videos": 6, "questions_per_eval_video": 4}
+    settings["demo"] |= {
+        "num_train_videos": 12,
+        "num_eval_videos": 6,
+        "questions_per_eval_video": 4,
+        "num_needles": 4,
+        "num_haystacks": 2,
+    }
     settings["evaluate"]["bootstrap_samples"] = 200
+    settings["evaluate"]["needle"] |= {"num_frames": [16], "minutes": [0.5], "per_cell": 2}
     settings["validate"]["min_pairs"] = 10
     settings["train"]["save_every_steps"] = 2
 
@@ -50,10 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
     shutil.copytree(ROOT / "demo/checkpoint", folder / "demo/checkpoint")
     demo = load_params(folder / "params.yaml").demo
     build_videos(folder / "data/demo/videos", demo)
-    write_benchmarks(
-        folder / "data/demo/benchmarks",
-        demo.num_eval_videos, demo.questions_per_eval_video, demo.min_events, demo.max_events, demo.seed,
-    )  # fmt: skip
+    build_benchmarks(folder / "data/demo/benchmarks", demo)
     for stage in STAGES[:-1]:
         must_work(stage, folder, environment)
     packaged = "mlruns/*/models/*/artifacts/MLmodel"

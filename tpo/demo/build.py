@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from tpo.demo.benchmarks import write_benchmarks
+from tpo.demo.needles import MAX_HAYSTACK_EVENTS, write_needles
 from tpo.demo.world import Event, plan_events, write_video
 from tpo.params import DemoParams, load_params
 from tpo.progress import progress
@@ -77,19 +78,25 @@ def _write_damaged(folder: Path, rng: np.random.Generator) -> None:
     (folder / "bad_captions.srt").write_text("1\n00:00:00,000 -> half past nine\na red star\n")
 
 
-def main() -> None:
-    params = load_params().demo
-    for folder in (VIDEOS, BENCHMARKS):
-        shutil.rmtree(folder, ignore_errors=True)
-    build_videos(VIDEOS, params)
+def build_benchmarks(folder: Path, params: DemoParams) -> None:
+    """Write unseen videos to evaluate on: three benchmarks, and needles with their haystacks."""
     write_benchmarks(
-        BENCHMARKS,
+        folder,
         params.num_eval_videos,
         params.questions_per_eval_video,
         params.min_events,
         params.max_events,
         params.seed,
     )
+    write_needles(folder, params.num_needles, params.num_haystacks, MAX_HAYSTACK_EVENTS, params.seed)
+
+
+def main() -> None:
+    params = load_params().demo
+    for folder in (VIDEOS, BENCHMARKS):
+        shutil.rmtree(folder, ignore_errors=True)
+    build_videos(VIDEOS, params)
+    build_benchmarks(BENCHMARKS, params)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ class Ask(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is asked about one video: a file below the folder of benchmarks."""
+    """What is asked about one video, whose file lies at `path` below the folder it is looked for in."""
 
+    name: str
     path: str
     video: Video
     asks: list[Ask]
@@ -51,8 +52,8 @@ def left_out(item: Item, params: EvaluateParams) -> Rejection | None:
     """Why these settings leave an item out, if they do: spans and free answers must be written, free ones judged."""
     if item.task is Task.SPAN and params.max_new_tokens is None:
         needs = "spans are written: set evaluate.max_new_tokens"
-    elif item.task is Task.OPEN and params.judge is None:
-        needs = "free answers need evaluate.judge"
+    elif item.task is Task.OPEN and params.free_answer_judge is None:
+        needs = "free answers need evaluate.free_answer_judge"
     else:
         return None
     return Rejection(stage=STAGE, item=item.id, reason=Reason.NOT_ASKED, detail=needs)
@@ -76,9 +77,16 @@ def plan_jobs(
         video = videos[video_path(group)]
         if isinstance(video, Video):
             lines, without = read_lines(group, root, video, params.num_frames) if params.subtitles else ({}, [])
-            jobs.append(Job(video_path(group), video, plan(group, video, lines, params, controlled, seed)))
+            path = video_path(group)
+            jobs.append(Job(path, path, video, plan(group, video, lines, params, controlled, seed)))
             flagged += without
     return jobs, flagged
+
+
+def plan_needle(item: Item, video: Video, path: str, view: View, params: EvaluateParams) -> Job:
+    """A case of the needle test: the question about what is shown, by log-probability."""
+    ask = Ask(item, Condition.FULL, 0, view, render(item, params.prompts), candidates(item, params.prompts))
+    return Job(item.id, path, video, [ask])
 
 
 def plan(

@@ -52,6 +52,19 @@ def judge_answers(
     ]
 
 
+def judged(chat: Chat, items: Sequence[Item], predictions: Sequence[Prediction]) -> list[Prediction]:
+    """`predictions`, with a judge's marks in those of open items that were written and not judged yet."""
+    by_id = {item.id: item for item in items}
+    waiting = [n for n, one in enumerate(predictions) if one.status is PredictionStatus.NOT_JUDGED and not one.score]
+    result = list(predictions)
+    for role in dict.fromkeys(predictions[n].model for n in waiting):
+        own = [n for n in waiting if predictions[n].model == role]
+        marked = judge_answers(chat, role, [(by_id[predictions[n].item_id], predictions[n].text) for n in own])
+        for n, one in zip(own, marked, strict=True):
+            result[n] = one
+    return result
+
+
 def judge_request(item: Item, answer: str) -> ChatRequest:
     """What the judge is asked about an answer to an open item.
 
@@ -115,10 +128,10 @@ def _read(reply: str, names: tuple[str, str]) -> tuple[int, int] | None:
     return (int(first[1]), int(second[1])) if first and second and len(lines) == 2 else None
 
 
-def free_answer_metrics(predictions: Sequence[Prediction], judge: str) -> dict[str, Any]:
+def free_answer_metrics(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """What one model's open answers come to under one condition; `{}` if there are none.
 
-    `{"judge": "<its id>, not comparable with the official judge", "num_items": …, "num_not_judged": …, "total":
+    `{"judge": "not comparable with the official judge", "num_items": …, "num_not_judged": …, "total":
     {"subPlot": …, "summary": …}, "total_judged": {…}, "g_avg_ours": …}`. A total is the mean sum of both marks, 2 to
     10: over all answers, those without marks at the lowest, and over those that have marks. `g_avg_ours` is the mean
     of the totals over all, as MLVU's G-Avg is of the official ones.
@@ -129,7 +142,7 @@ def free_answer_metrics(predictions: Sequence[Prediction], judge: str) -> dict[s
     judged = [one for one in answers if one.status is PredictionStatus.OK]
     totals = _totals(answers)
     return {
-        "judge": f"{judge}, {NOT_COMPARABLE}",
+        "judge": NOT_COMPARABLE,
         "num_items": len(answers),
         "num_not_judged": sum(one.status is PredictionStatus.NOT_JUDGED for one in answers),
         "total": totals,

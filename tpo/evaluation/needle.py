@@ -84,9 +84,12 @@ class NeedleCase(Record):
 class Scene:
     """What to decode for a case: `decode(scene.path, scene.shown.view, index_dir, cache, scene.others)`."""
 
-    path: Path
     shown: NeedleShown
     others: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return Path(self.shown.path)
 
 
 class _Row(Row):
@@ -294,15 +297,16 @@ def show(case: NeedleCase, folder: Path, spliced_dir: Path, prober: Prober) -> S
         return _show_in_video(case, case.haystack, folder, spliced_dir, prober)
     path = folder / case.haystack.path
     if case.depth is None:
-        return Scene(path, _nothing_of_it(case, dense(case.haystack, case.num_frames)))
+        return _nothing_of_it(case, path, dense(case.haystack, case.num_frames))
     view = needle_inserted(case.haystack, case.needle.clip, case.num_frames, case.needle_frames, case.depth)
     shown = NeedleShown(
         item_id=case.item.id,
+        path=path.as_posix(),
         view=view,
         positions=tuple(frame.position for frame in view.distractors),
         needle_s=tuple(frame.timestamp_s for frame in view.distractors),
     )
-    return Scene(path, shown, {case.needle.clip.id: folder / case.needle.clip.path})
+    return Scene(shown, {case.needle.clip.id: folder / case.needle.clip.path})
 
 
 def _show_in_video(case: NeedleCase, haystack: Video, folder: Path, spliced_dir: Path, prober: Prober) -> Scene:
@@ -321,12 +325,12 @@ def _show_in_video(case: NeedleCase, haystack: Video, folder: Path, spliced_dir:
             raise DamagedError(f"{video.detail}. Delete it, so that it is written again")
     view = dense(video, case.num_frames)
     if case.depth is None:
-        return Scene(spliced.path, _nothing_of_it(case, view))
+        return _nothing_of_it(case, spliced.path, view)
     return _scene(case, spliced.path, view, prober, *spliced.bounds_s[at : at + 2])
 
 
-def _nothing_of_it(case: NeedleCase, view: View) -> NeedleShown:
-    return NeedleShown(item_id=case.item.id, view=view, positions=(), needle_s=())
+def _nothing_of_it(case: NeedleCase, path: Path, view: View) -> Scene:
+    return Scene(NeedleShown(item_id=case.item.id, path=path.as_posix(), view=view, positions=(), needle_s=()))
 
 
 def _scene(case: NeedleCase, path: Path, view: View, prober: Prober, start_s: float, end_s: float) -> Scene:
@@ -336,4 +340,6 @@ def _scene(case: NeedleCase, path: Path, view: View, prober: Prober, start_s: fl
     times_s = index.timestamps_s[index.on_display(np.array(view.timestamps_s))]
     inside = [at for at, time_s in enumerate(times_s) if start_s - _EDGE_S <= time_s < end_s - _EDGE_S]
     needle_s = tuple(round(max(0.0, float(times_s[at]) - start_s), 3) for at in inside)
-    return Scene(path, NeedleShown(item_id=case.item.id, view=view, positions=tuple(inside), needle_s=needle_s))
+    return Scene(
+        NeedleShown(item_id=case.item.id, path=path.as_posix(), view=view, positions=tuple(inside), needle_s=needle_s)
+    )

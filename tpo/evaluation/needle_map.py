@@ -11,8 +11,10 @@ in one haystack are not quite.
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from tpo.evaluation.intervals import wilson
 from tpo.evaluation.needle import Control, NeedleCase
 from tpo.params import NeedleMode
 from tpo.records import NeedleShown, Prediction, Record, Role
@@ -54,6 +56,29 @@ class CellDifference(Record):
     lost: tuple[str, ...]
 
 
+class NeedleMaps(Record):
+    """Every model's cells, and those of base and tuned model compared."""
+
+    cells: tuple[Cell, ...]
+    differences: tuple[CellDifference, ...]
+
+
+def needle_maps(
+    cases: Sequence[NeedleCase], shown: Sequence[NeedleShown], predictions: Sequence[Prediction], *, confidence: float
+) -> NeedleMaps:
+    """The maps of all models that were asked; empty if there was no needle test."""
+    if not cases:
+        return NeedleMaps(cells=(), differences=())
+    by_role: dict[Role, list[Prediction]] = {}
+    for one in predictions:
+        by_role.setdefault(one.model, []).append(one)
+    maps = {role: cells(cases, shown, own, confidence=confidence) for role, own in by_role.items()}
+    return NeedleMaps(
+        cells=tuple(cell for own in maps.values() for cell in own),
+        differences=tuple(difference_map(maps["base"], maps["tuned"], confidence=confidence)),
+    )
+
+
 def cells(
     cases: Sequence[NeedleCase], shown: Iterable[NeedleShown], predictions: Iterable[Prediction], *, confidence: float
 ) -> list[Cell]:
@@ -78,7 +103,7 @@ def cells(
     for (mode, length, depth, control), items in groups.items():
         correct = tuple(item for item in items if answers[item].correct)
         not_sampled = tuple(item for item in items if item in missed) if control is None else ()
-        low, high = _wilson(len(correct), len(items), confidence)
+        share = wilson(len(correct) / len(items), len(items), confidence=confidence)
         sampled = [item for item in items if item not in not_sampled]
         result.append(
             Cell(
@@ -90,20 +115,13 @@ def cells(
                 items=tuple(items),
                 correct=correct,
                 not_sampled=not_sampled,
-                accuracy=len(correct) / len(items),
-                low=low,
-                high=high,
+                accuracy=share.value,
+                low=share.low,
+                high=share.high,
                 accuracy_sampled=len(set(correct) & set(sampled)) / len(sampled) if sampled else None,
             )
         )
     return result
-
-
-def _wilson(correct: int, num_items: int, confidence: float) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, num_items).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def difference_map(before: Sequence[Cell], after: Sequence[Cell], *, confidence: float) -> list[CellDifference]:
@@ -142,7 +160,7 @@ def _newcombe(both: int, gained: int, lost: int, num_items: int, confidence: flo
     """
     neither = num_items - both - gained - lost
     p, q = (both + gained) / num_items, (both + lost) / num_items
-    (p_low, p_high), (q_low, q_high) = (_wilson(both + n, num_items, confidence) for n in (gained, lost))
+    own, other = (wilson((both + n) / num_items, num_items, confidence=confidence) for n in (gained, lost))
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     excess = both * neither - gained * lost
     correlation = (max(excess - num_items / 2, 0) if excess > 0 else excess) / math.sqrt(margins) if margins else 0.0
@@ -150,7 +168,42 @@ def _newcombe(both: int, gained: int, lost: int, num_items: int, confidence: flo
     def reach(a: float, b: float) -> float:
         return math.sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b))
 
-    return p - q - reach(p - p_low, q_high - q), p - q + reach(p_high - p, q - q_low)
+    return p - q - reach(p - own.low, other.high - q), p - q + reach(own.high - p, q - other.low)
+
+
+def needle_metrics(maps: NeedleMaps, *, confidence: float) -> dict[str, Any]:
+    """Per mode over all cells: each model's accuracy and its controls', how often the sampler missed the needle, and
+    tuned minus base; shares from 0 to 1. Empty if there was no needle test.
+    """
+    result: dict[str, Any] = {}
+    for mode in dict.fromkeys(cell.mode for cell in maps.cells):
+        place = result.setdefault(mode, {})
+        for cell in maps.cells:
+            if cell.mode == mode:
+                what = "accuracy" if cell.control is None else cell.control.value
+                counts = place.setdefault(cell.model, {}).setdefault(what, {"right": 0, "num_items": 0})
+                counts["right"] += len(cell.correct)
+                counts["num_items"] += len(cell.items)
+        for role, controls in place.items():
+            place[role] = {what: _flat(counts, confidence) for what, counts in controls.items()}
+        place["num_not_sampled"] = sum(
+            len(cell.not_sampled) for cell in maps.cells if (cell.mode, cell.model) == (mode, "tuned")
+        )
+        own = [one for one in maps.differences if one.mode == mode and one.control is None]
+        num_items, gained, lost = (sum(counts) for counts in zip(*map(_counts, own), strict=True))
+        right = sum(len(c.correct) for c in maps.cells if (c.mode, c.model, c.control) == (mode, "tuned", None))
+        low, high = _newcombe(right - gained, gained, lost, num_items, confidence)
+        place["difference"] = {"value": (gained - lost) / num_items, "low": low, "high": high, "num_items": num_items}
+    return result
+
+
+def _counts(one: CellDifference) -> tuple[int, int, int]:
+    return one.num_items, len(one.gained), len(one.lost)
+
+
+def _flat(counts: Mapping[str, int], confidence: float) -> dict[str, float]:
+    share = wilson(counts["right"] / counts["num_items"], counts["num_items"], confidence=confidence)
+    return {**share.model_dump(), "num_items": counts["num_items"]}
 
 
 def map_csv(cells: Iterable[Cell]) -> str:

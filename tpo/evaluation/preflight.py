@@ -1,7 +1,7 @@
 """Before any model is loaded: is every video there, and is enough of each benchmark left to measure on?"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tpo.errors import UserError
@@ -47,6 +47,18 @@ def without_video(items: Sequence[Item], role: Role, rejection: Rejection, param
         for item in items
         for method in methods
         if item.task is Task.CHOICE or method is Method.GENERATION
+    ]
+
+
+def unanswered(
+    groups: Iterable[Sequence[Item]], role: Role, unusable: Mapping[str, Rejection], params: EvaluateParams
+) -> list[Prediction]:
+    """`without_video` of all videos that cannot be used, given by `video_path`."""
+    return [
+        prediction
+        for group in groups
+        if (rejection := unusable.get(video_path(group)))
+        for prediction in without_video(group, role, rejection, params)
     ]
 
 

@@ -30,7 +30,7 @@ from tpo.records import Granularity, QuestionType, ViewKind
 
 class DataParams(Section):
     videos: Path = Field(description="folder of videos, sidecar captions beside them")
-    benchmarks: Path = Field(description="folder with longvideobench/, mlvu/ and videomme/, any of them")
+    benchmarks: Path = Field(description="folder with longvideobench/, mlvu/, videomme/ and others, any of them")
     seed: int = 0
 
 
@@ -239,6 +239,8 @@ class DemoParams(Section):
     num_train_videos: int = Field(ge=1)
     num_eval_videos: int = Field(ge=3)
     questions_per_eval_video: int = Field(ge=1)
+    num_needles: int = Field(ge=1)
+    num_haystacks: int = Field(ge=1)
     min_events: int = Field(ge=4, le=16)
     max_events: int = Field(ge=4, le=16)
     seed: int

@@ -62,7 +62,7 @@ class EvaluateParams(Section):
     max_new_tokens: int | None = Field(
         None, ge=1, description="also let the model write its answer; none = log-probabilities of the options alone"
     )
-    judge: Judge | None = Field(None, description="of MLVU's free answers; none = they are not asked")
+    free_answer_judge: Judge | None = Field(None, description="of MLVU's free answers; none = they are not asked")
     champion: bool = Field(default=True, description="also measure the registry's champion, if it is another model")
     controls: ControlsParams | None = None
     needle: NeedleParams | None = None
@@ -78,6 +78,8 @@ class EvaluateParams(Section):
 
     @model_validator(mode="after")
     def _free_answers_are_written_before_they_are_judged(self) -> "EvaluateParams":
-        if self.judge is not None and self.max_new_tokens is None:
-            raise ValueError("judge needs max_new_tokens: free answers must be written before they are judged")
+        if self.free_answer_judge is not None and self.max_new_tokens is None:
+            raise ValueError(
+                "free_answer_judge needs max_new_tokens: free answers must be written before they are judged"
+            )
         return self

@@ -20,10 +20,11 @@ from typing import Any
 
 from tpo.errors import UserError
 from tpo.records import GateDecision, Record
+from tpo.registry.champion import CHAMPION
 from tpo.registry.tracking import connect, provenance, redact
 from tpo.store import digest
 
-CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+CHALLENGER, PREVIOUS = "challenger", "previous"
 # What `tpo.models`, `tpo.video` and `tpo.params` import; pinned to the versions the model was measured with.
 _REQUIREMENTS = ("av", "mlflow", "numpy", "peft", "pydantic", "pyyaml", "safetensors", "torch", "transformers")
 _NEEDED_TO_SERVE = ("num_frames", "max_new_tokens", "model")
