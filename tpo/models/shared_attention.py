@@ -101,14 +101,16 @@ def shared_attention(model: Any) -> Iterator[None]:
 
     The switch is the model's, and a flow's tasks share a model between threads: forwards take turns.
     """
-    with _LOCK, _switched(model.config.get_text_config()):
+    with _LOCK, attending_by(_NAME, model):
         yield
 
 
 @contextmanager
-def _switched(config: Any) -> Iterator[None]:
-    usual = config._attn_implementation  # noqa: SLF001 the library has no public way to switch for one call
-    config._attn_implementation = _NAME  # noqa: SLF001
+def attending_by(name: str, model: Any) -> Iterator[None]:
+    """Let the decoder's layers attend by the attention function that is registered under this name meanwhile."""
+    config = model.config.get_text_config()
+    usual = config._attn_implementation  # noqa: SLF001 the library has no public way to switch for a while
+    config._attn_implementation = name  # noqa: SLF001
     try:
         yield
     finally:

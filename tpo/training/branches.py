@@ -21,6 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from tpo.models.shared_attention import attending_by
+
 _NAME = "tpo_branches"
 
 
@@ -87,13 +89,8 @@ def branching(model: Any) -> Iterator[None]:
 
     What runs without branches meanwhile must be rows without padding on the left.
     """
-    config = model.config.get_text_config()
-    before = config._attn_implementation  # noqa: SLF001 the library has no public way to switch for a while
-    config._attn_implementation = _NAME  # noqa: SLF001
-    try:
+    with attending_by(_NAME, model):
         yield
-    finally:
-        config._attn_implementation = before  # noqa: SLF001
 
 
 def check_can_branch(config: Any) -> None:
