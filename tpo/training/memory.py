@@ -1,9 +1,19 @@
-"""What a training row takes, before it is tried."""
+"""What a training row takes, before it is tried, and what to do where that is too much."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from tpo.errors import UserError
 from tpo.models import VideoLMM
+
+LESS_MEMORY = (
+    "Show fewer frames (answer.full_frames), or set train.max_tokens, train.gradient_checkpointing: true, fewer "
+    "train.pairs_per_video, train.lora, or model.quantization: 4bit."
+)
 
 _GB = 1e9
 _ADAM_BYTES = 8  # two moments in float32 for each trained weight
@@ -49,3 +59,12 @@ def estimate_memory(model: VideoLMM, num_tokens: int, *, checkpointing: bool) ->
         activations=layers * kept + 2 * inside if checkpointing else layers * inside,
         logits=_SCORED_AT_ONCE * text.vocab_size * 4 * _LOGIT_COPIES,
     )
+
+
+@contextmanager
+def out_of_memory_named(doing: str) -> Iterator[None]:
+    """Raises UserError where the device's memory runs out meanwhile, with what was done and what takes less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"Out of memory {doing}: {str(error).splitlines()[0]} {LESS_MEMORY}") from error

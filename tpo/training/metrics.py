@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 
 
@@ -27,3 +29,18 @@ class PairMeans:
                 together[name][1] += num_pairs
         self._sums.clear()
         return {name: total / num_pairs for name, (total, num_pairs) in together.items() if num_pairs}
+
+
+class OneProcess:
+    """An accelerator that gathers nothing: rows differ in how many pairs they hold, and means come together later."""
+
+    def __init__(self, everyone: Any) -> None:
+        self._everyone = everyone
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    gather_for_metrics = gather
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._everyone, name)

@@ -7,7 +7,7 @@ log-probabilities are known beforehand (`tpo.training.reference`), and TRL's los
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,16 +24,13 @@ from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.params import Sharing
 from tpo.training.branches import branching, check_can_branch
-from tpo.training.metrics import PairMeans
+from tpo.training.memory import LESS_MEMORY, out_of_memory_named
+from tpo.training.metrics import OneProcess, PairMeans
 from tpo.training.reference import TokenScores
 from tpo.training.rows import PairRows, Row
 from tpo.training.sampler import VideoGroupedSampler
 from tpo.training.scoring import add_row_scoring
 
-_LESS_MEMORY = (
-    "Show fewer frames (answer.full_frames), or set train.max_tokens, train.gradient_checkpointing: true, fewer "
-    "train.pairs_per_video, train.lora, or model.quantization: 4bit."
-)
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
@@ -105,7 +102,7 @@ class VideoDPOTrainer(DPOTrainer):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         self.model.train()
-        with self._branching(), self._out_of_memory_named(numbers):
+        with self._branching(), self._memory_named(numbers):
             with self.compute_loss_context_manager():
                 loss = self._row_loss(self.model, numbers, counts=False)
             (0 * loss).backward()
@@ -117,7 +114,7 @@ class VideoDPOTrainer(DPOTrainer):
         if peak > there:
             raise UserError(
                 f"Training takes {peak / 1e9:.0f} GB with the optimizer's moments, and the device has "
-                f"{there / 1e9:.0f}. {_LESS_MEMORY}"
+                f"{there / 1e9:.0f}. {LESS_MEMORY}"
             )
         return float(peak)
 
@@ -144,7 +141,7 @@ class VideoDPOTrainer(DPOTrainer):
         for place, (numbers, num_counted) in enumerate(groups):
             last = place == len(groups) - 1
             with (
-                self._out_of_memory_named(numbers),
+                self._memory_named(numbers),
                 self._synchronizing(model, last=last),
                 self.maybe_activation_offload_context,
             ):
@@ -221,7 +218,7 @@ class VideoDPOTrainer(DPOTrainer):
             "ref_rejected_logps": torch.tensor(rejected, device=row.ids.device, dtype=scores.log_probs.dtype),
         }
         mode = self._mode
-        everyone, self.accelerator = self.accelerator, _OneProcess(self.accelerator)
+        everyone, self.accelerator = self.accelerator, OneProcess(self.accelerator)
         usual, self._metrics[mode] = self._metrics[mode], defaultdict(list)
         precomputed, self.precompute_ref_logps = self.precompute_ref_logps, True
         try:
@@ -299,16 +296,9 @@ class VideoDPOTrainer(DPOTrainer):
         finally:
             state._set_sync_gradients(wanted)  # noqa: SLF001
 
-    @contextmanager
-    def _out_of_memory_named(self, numbers: Sequence[int]) -> Iterator[None]:
+    def _memory_named(self, numbers: Sequence[int]) -> AbstractContextManager[None]:
         assert self._rows is not None
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            told = str(error).splitlines()[0]
-            raise UserError(
-                f"Out of memory with the row of {self._rows.named(numbers)}: {told} {_LESS_MEMORY}"
-            ) from error
+        return out_of_memory_named(f"with the row of {self._rows.named(numbers)}")
 
     def _check_tower_is_frozen(self, policy: VideoLMM) -> None:
         named = self.model.named_parameters()
@@ -384,18 +374,3 @@ class VideoDPOTrainer(DPOTrainer):
         policy: Any = self.model
         saved = type(policy).from_pretrained(resume_from_checkpoint, dtype=policy.dtype)
         policy.load_state_dict(saved.state_dict())
-
-
-class _OneProcess:
-    """An accelerator that gathers nothing: rows differ in how many pairs they hold, and means come together later."""
-
-    def __init__(self, everyone: Any) -> None:
-        self._everyone = everyone
-
-    def gather(self, values: torch.Tensor) -> torch.Tensor:
-        return values
-
-    gather_for_metrics = gather
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._everyone, name)
