@@ -17,7 +17,7 @@ from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_outcome, start_run, tracking_uri
 from tpo.store import digest, read_manifest, read_records, write_atomic
-from tpo.training.launch import LAUNCHED_BY, LaunchSpec, Outcome, model_folder, read_outcome, train_here
+from tpo.training.launch import LaunchSpec, Outcome, environment, model_folder, read_outcome, train_here
 from tpo.training.run import history_csv
 
 CURVES = REPORTS / "training" / "curves.csv"
@@ -62,8 +62,8 @@ def _launch(spec: LaunchSpec, out: Path, config: str) -> Outcome:
     file.write_text(spec.model_dump_json(), encoding="utf-8")
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
     command = [*launcher, "-m", "tpo.training.launch", str(file), str(out)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(), LAUNCHED_BY: str(os.getpid())}
-    with subprocess.Popen(command, env=environment, start_new_session=True) as processes:
+    variables = environment(os.getpid()) | {"MLFLOW_TRACKING_URI": tracking_uri()}
+    with subprocess.Popen(command, env=variables, start_new_session=True) as processes:
         try:
             processes.wait()
         except BaseException:

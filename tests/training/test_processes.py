@@ -1,7 +1,6 @@
 """Two processes (gloo) give what one gives: losses, gradients, weights, evaluation."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from test_trainer import changed, steps_of
 from tpo.errors import UserError
 from tpo.models import load_model
 from tpo.params import LoraParams
-from tpo.training.launch import LAUNCHED_BY, LaunchSpec, Outcome, model_folder, read_outcome, train_here
+from tpo.training.launch import LaunchSpec, Outcome, environment, model_folder, read_outcome, train_here
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -95,9 +94,9 @@ def test_processes_end_with_the_one_that_launched_them_and_save_first(world, tmp
     (tmp_path / "spec.json").write_text(spec.model_dump_json())
     launcher = subprocess.Popen(["sleep", "300"])
     arguments = [*LAUNCH, str(tmp_path / "spec.json"), str(tmp_path / "out")]
-    environment = {**os.environ, LAUNCHED_BY: str(launcher.pid)}
     told = tmp_path / "stderr.txt"
-    with told.open("w") as stderr, subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=stderr) as processes:
+    variables = environment(launcher.pid)
+    with told.open("w") as stderr, subprocess.Popen(arguments, cwd=ROOT, env=variables, stderr=stderr) as processes:
         try:
             deadline = time.monotonic() + 120
             while "steps/s]" not in told.read_text():

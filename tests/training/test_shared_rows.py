@@ -20,9 +20,9 @@ from tpo.training.branches import Branches, branching, check_can_branch
 from tpo.training.collator import VideoPairCollator
 from tpo.training.features import VideoFeatures
 from tpo.training.rows import PairRows, build_row
-from tpo.training.run import lora_config
 from tpo.training.scoring import add_row_scoring, score_tokens
 from tpo.training.self_check import check_sharing
+from tpo.training.settings import lora_config
 
 ASKED = [
     ("What comes right after the moon ?", "a red star", "a blue moon"),
@@ -67,7 +67,7 @@ def policy(base: Path, *, lora: bool, checkpointing: bool) -> VideoLMM:
         for name, parameter in model.model.named_parameters():
             parameter.requires_grad_(any(part in name for part in model.family.trained))
     if checkpointing:
-        model.bare.gradient_checkpointing_enable({"use_reentrant": False})
+        model.bare.activation_checkpointing_enable({"use_reentrant": False})
     model.model.train()
     return model
 

@@ -1,6 +1,5 @@
 """The trainer that shares prefixes against TRL's own two rows for each pair: the same losses, the same steps."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ import tpo.training.trainer
 from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
 from tpo.params import LoraParams, TrainParams
-from tpo.records import Granularity, PreferencePair
+from tpo.records import Granularity
 from tpo.replies import ReplyCache
 from tpo.training.branches import branching
 from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.training.features import VideoFeatures
-from tpo.training.reference import reference_key, reference_scores
+from tpo.training.reference import reference_scores
 from tpo.training.rows import PairRows
-from tpo.training.run import Kept, history_csv, lora_config, train_on_pairs, video_dpo_config
+from tpo.training.run import history_csv, train_on_pairs
 from tpo.training.scoring import add_row_scoring
+from tpo.training.settings import lora_config, video_dpo_config
 from tpo.training.trainer import VideoDPOTrainer
 
 CPU = torch.device("cpu")
@@ -204,9 +204,8 @@ def test_an_optimizer_step_is_the_same_however_its_pairs_are_split(world, tmp_pa
 
 
 def test_terms_drift_and_lengths_are_logged_over_all_pairs_and_by_granularity(world, tmp_path: Path) -> None:
-    pairs = [
-        p.model_copy(update={"granularity": Granularity.LOCALIZED}) if n < 2 else p for n, p in enumerate(world.pairs)
-    ]
+    of = [Granularity.LOCALIZED, None, *[Granularity.COMPREHENSIVE] * 4]  # None: pairs from elsewhere
+    pairs = [p.model_copy(update={"granularity": one}) for p, one in zip(world.pairs, of, strict=True)]
     params = changed(world.params, pairs_per_step=3, pairs_per_device=3, learning_rate=1e-3)
     _, history, *_ = train_on_pairs(pairs, world.videos, world.folder, world.base, params, tmp_path)
     first, second = [entry for entry in history if "loss" in entry]
@@ -222,14 +221,84 @@ def test_terms_drift_and_lengths_are_logged_over_all_pairs_and_by_granularity(wo
     }
     header = history_csv(history).splitlines()[0].split(",")
     assert {"loss/preference", "loss/sft", "localized/margins", "comprehensive/margins"} <= set(header)
+    assert not [name for name in (*first, *second) if "None" in name]
+    assert first["tokens"] > 0
+    assert "train_loss" in history[-1]
+    assert "tokens" not in history[-1], "it is no step"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pairs(world, tmp_path: Path) -> None:
     params = changed(world.params, learning_rate=1e30, pairs_per_step=1)
-    with pytest.raises(
-        UserError, match=r"log-probabilities of pair pair\d are not finite any more, at step [1-5]\. Lower"
-    ):
+    with pytest.raises(UserError, match=r"The loss of pair pair\d is not finite, at step [1-5]\. Lower"):
         train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_in_a_checkpoint(
+    world, tmp_path: Path, monkeypatch
+) -> None:
+    usual = VideoDPOTrainer._trl_loss
+
+    def steep(trainer: Any, scores: Any, *args: Any) -> Any:
+        loss, metrics = usual(trainer, scores, *args)
+        total = scores.log_probs.sum()
+        return loss + (total - total.detach()).sqrt(), metrics  # nothing, with an infinite slope
+
+    monkeypatch.setattr(VideoDPOTrainer, "_trl_loss", steep)
+    params = changed(world.params, save_every_steps=1)
+    with pytest.raises(UserError, match=r"The gradient of step 1 is not finite, though its loss was\. Lower"):
+        train_on_pairs(world.pairs, world.videos, world.folder, world.base, params, tmp_path)
+    assert not list(tmp_path.glob("*/checkpoint-*"))
+
+
+def test_a_dry_step_leaves_nothing_behind(world, tmp_path: Path) -> None:
+    trainer = shared_trainer(world, tmp_path, world.params)
+    before = {name: weights.clone() for name, weights in trainer.model.state_dict().items()}
+    trainer.dry_step([0, 2, 4])
+    assert all(torch.equal(weights, before[name]) for name, weights in trainer.model.state_dict().items())
+    assert not gradients(trainer.model)
+    assert (trainer._means["train"].take(), trainer._num_tokens) == ({}, 0)
+
+
+def test_adapters_on_four_bits_are_trained_in_float32(world, tmp_path: Path) -> None:
+    """TRL makes them bfloat16, to which a step of 2e-5 adds nothing where weights are larger than 0.01."""
+    policy = load_model(world.base)
+    policy.model.is_loaded_in_4bit = True
+    params = changed(world.params, lora=LORA.model_dump())
+    rows = PairRows(world.pairs, VideoFeatures(policy, world.videos, world.folder), policy, "video")
+    trainer = VideoDPOTrainer(
+        policy, rows=rows, args=video_dpo_config(params, tmp_path, "cpu"), data_collator=rows.collate,
+        train_dataset=number_pairs(world.pairs, policy), processing_class=policy.tokenizer,
+        peft_config=lora_config(policy, world.base, params),
+    )  # fmt: skip
+    trained = {name: weights.dtype for name, weights in trainer.model.named_parameters() if weights.requires_grad}
+    assert all("lora_" in name for name in trained)
+    assert set(trained.values()) == {torch.float32}
+
+
+def test_processes_run_as_many_rows_in_evaluation_too(world, tmp_path: Path, monkeypatch) -> None:
+    """Where weights are in parts, all run a row together: one that runs a row more waits for the others forever."""
+    trainer = shared_trainer(world, tmp_path, world.params)
+    trainer.model.eval()
+    batch = trainer.data_collator([trainer.train_dataset[number] for number in (0, 2)])
+
+    def loss() -> float:
+        with torch.no_grad(), trainer._branching():
+            return float(trainer.compute_loss(trainer.model, batch))
+
+    alone = loss()
+    counted = Counted(monkeypatch)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda rows: torch.cat([rows, rows + 2]))
+    assert loss() == alone
+    assert counted.rows == 3
+
+
+def test_weights_in_parts_are_loaded_by_the_library(world, tmp_path: Path, monkeypatch) -> None:
+    trainer, asked = shared_trainer(world, tmp_path, world.params), []
+    monkeypatch.setattr("transformers.Trainer._load_from_checkpoint", lambda _, *args: asked.append(args))
+    trainer.is_fsdp_enabled = True
+    trainer._load_from_checkpoint("checkpoint-1", "wrapped")
+    assert asked == [("checkpoint-1", "wrapped")]
 
 
 def test_sharing_with_context_parallelism_is_refused_with_the_reason(world, tmp_path: Path, monkeypatch) -> None:
@@ -287,52 +356,6 @@ class Counted:
             return usual(*args)
 
         monkeypatch.setattr(PairRows, "row", row)
-
-
-def test_reference_scores_are_computed_once_and_only_for_what_changed(world, tmp_path: Path, monkeypatch) -> None:
-    model, cache, counted = base_of(world), ReplyCache(tmp_path / "reference.sqlite"), Counted(monkeypatch)
-    add_row_scoring(model.model, model.family)
-
-    def scores(pairs: list[PreferencePair]) -> Any:
-        rows = PairRows(pairs, VideoFeatures(model, world.videos, world.folder), model, "video")
-        counted.rows = 0
-        with branching(model.model):
-            return reference_scores(model, rows, cache, CPU)
-
-    first = scores(world.pairs)
-    assert counted.rows == 2, "a row for each video"
-    assert scores(world.pairs) == first
-    assert counted.rows == 0
-    other = [p.model_copy(update={"rejected": "a blue sea"}) if p.id == "pair3" else p for p in world.pairs]
-    again = scores(other)
-    assert counted.rows == 1
-    assert {number for number in first if first[number] != again[number]} == {3}
-    assert again[3].chosen == pytest.approx(first[3].chosen, abs=1e-9)
-
-
-def test_a_references_key_has_the_model_the_view_and_what_is_said(world) -> None:
-    model, pair = base_of(world), world.pairs[0]
-    keys = {reference_key(model, pair)}
-    for changes in ({"question": "?"}, {"chosen": "x"}, {"rejected": "x"}, {"view": world.pairs[1].view}):
-        keys.add(reference_key(model, pair.model_copy(update=changes)))
-    model.id = "another"
-    keys.add(reference_key(model, pair))
-    assert len(keys) == 6
-    assert reference_key(model, pair) == reference_key(model, pair.model_copy(update={"id": "x", "judge": "y"}))
-
-
-def test_another_bases_reference_is_never_used(world, tmp_path: Path) -> None:
-    """Scores of a wrong model in the cache, under its own key: they are not found."""
-    cache = ReplyCache(tmp_path / "reference.sqlite")
-    model = load_model(world.base)
-    other = model.__class__(**vars(model) | {"id": "another"})
-    for pair in world.pairs:
-        cache.put(reference_key(other, pair), json.dumps({"chosen": [-50.0], "rejected": [-1.0]}))
-    _, history, *_ = train_on_pairs(
-        world.pairs, world.videos, world.folder, world.base, world.params, tmp_path / "work",
-        kept=Kept(replies=tmp_path / "reference.sqlite"),
-    )  # fmt: skip
-    assert history[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
 
 
 def curves(history: list[dict[str, float]]) -> list[dict[str, float]]:

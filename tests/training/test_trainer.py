@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from tpo.models import VideoLMM, load_model
 from tpo.params import LoraParams, ModelParams, TrainParams
 from tpo.records import PreferencePair
 from tpo.training.collator import VideoPairCollator, number_pairs
-from tpo.training.run import history_csv, train_on_pairs, video_dpo_config
+from tpo.training.run import history_csv, train_on_pairs
+from tpo.training.settings import video_dpo_config
 from tpo.training.trainer import VideoDPOTrainer
 
 LORA = LoraParams(r=4, alpha=8)
@@ -205,6 +207,15 @@ def start_in_child(world, params: TrainParams, work_dir: Path, folder: Path) -> 
     )
 
 
+def test_a_run_never_goes_on_from_a_checkpoint_of_another_base(world, tmp_path: Path) -> None:
+    first = train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path / "work")
+    shaken(world, 0.05).save(tmp_path / "other")
+    other = world.base.of(tmp_path / "other")
+    found = train_on_pairs(world.pairs, world.videos, world.folder, other, world.params, tmp_path / "work")
+    alone = train_on_pairs(world.pairs, world.videos, world.folder, other, world.params, tmp_path / "alone")
+    assert steps_of(found.history) == steps_of(alone.history) != steps_of(first.history)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_end(world, tmp_path: Path) -> None:
     params = changed(world.params, num_epochs=10, save_every_steps=5)  # 60 steps
@@ -237,9 +248,11 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(world, tmp_path: Path
     train_on_pairs(world.pairs, world.videos, world.folder, world.base, world.params, tmp_path)
     assert [folder.name for folder in tmp_path.glob("*/checkpoint-*")] == ["checkpoint-6"]
     (whole,) = tmp_path.glob("*/checkpoint-6")
-    half = whole.with_name("checkpoint-9")
+    half, nearly = whole.with_name("checkpoint-9"), whole.with_name("checkpoint-10")
     half.mkdir()
     (half / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:5000])
+    shutil.copytree(whole, nearly)
+    (nearly / "trainer_state.json").write_bytes((whole / "trainer_state.json").read_bytes()[:500])
     twice = changed(world.params, num_epochs=2)
     _, history, *_ = train_on_pairs(world.pairs, world.videos, world.folder, world.base, twice, tmp_path)
     assert [entry["step"] for entry in steps_of(history)] == list(range(1, 13))

@@ -24,7 +24,9 @@ class TrainParams(Section):
     pairs_per_device: int = Field(ge=1, description="micro-batch of a process; one video of it at a time takes memory")
     pairs_per_video: int = Field(4, ge=1, description="ours: at most so many of one video come together")
     sharing: Sharing = Field(
-        "video", description="runs a video once for all its pairs, for each pair, or (none) TRL's way, for comparison"
+        "video",
+        description="runs a video once for all its pairs, for each pair, or (none) TRL's way, for comparison: that "
+        "computes its reference in every step, and knows nothing of max_chosen_drop and feature_cache_gb",
     )
     launch: str | None = Field(
         None, description="several processes: a config file of `accelerate launch`, as in configs/accelerate"

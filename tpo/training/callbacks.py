@@ -70,7 +70,8 @@ class SaveOnSigterm(TrainerCallback):
             self.interrupted = state.global_step < state.max_steps
             control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def stop_listening(self) -> None:
+        """Leave SIGTERM to whoever took it before, however training ended."""
         if self._usual is not None:
             signal.signal(signal.SIGTERM, self._usual)
 
@@ -130,13 +131,15 @@ class Cost(TrainerCallback):
 class LiveCurves(TrainerCallback):
     """Every figure that is logged, in an MLflow run while it trains; what a run before a kill logged comes first.
 
-    The server is MLflow's own setting. One that is away for a while gets what it missed later; it never stops training.
+    The server is MLflow's own setting. One that is away for a while gets what it missed later; it never stops training,
+    and takes no more than a tenth of its time: MLflow's client tries again for minutes before it gives up.
     """
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._waiting: list[dict[str, float]] = []
         self._warned = False
+        self._quiet_until_s = 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
         self._waiting.extend(dict(entry) for entry in state.log_history)
@@ -151,8 +154,13 @@ class LiveCurves(TrainerCallback):
         self._waiting.append({"step": state.global_step, **probed})
         self._send(state)
 
+    def on_train_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self._quiet_until_s = 0.0
+        self._send(state)
+
     def _send(self, state: TrainerState) -> None:
-        if not state.is_world_process_zero:
+        started_s = time.perf_counter()
+        if not state.is_world_process_zero or started_s < self._quiet_until_s:
             return
         from mlflow import MlflowClient
         from mlflow.entities import Metric
@@ -172,5 +180,7 @@ class LiveCurves(TrainerCallback):
             if not self._warned:
                 warnings.warn(f"MLflow takes no curves for now, and gets them later: {error}", stacklevel=2)
             self._warned = True
+            now_s = time.perf_counter()
+            self._quiet_until_s = now_s + 10 * (now_s - started_s)
             return
         self._waiting.clear()

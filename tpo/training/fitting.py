@@ -1,8 +1,10 @@
 """Which pairs can be trained on: their videos are there and the same, and what is shown fits into the decoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.params import TrainParams
 from tpo.records import PreferencePair, Reason, Rejection, Video, View
@@ -57,7 +59,7 @@ def count_tokens(model: VideoLMM, video: Video, view: View, pairs: Sequence[Pref
     """Of the longest of the pairs' questions with the longest of their answers, without decoding anything."""
     height, width = (video.width, video.height) if video.rotation_deg % 180 else (video.height, video.width)
     shown = model.family.lay_out(height, width, view.timestamps_s, video.duration_s)
-    question = max((pair.question for pair in pairs), key=len)
+    question = max((pair.question for pair in pairs), key=lambda text: len(model.answer_ids(text)))
     answers = [len(model.answer_ids(text)) for pair in pairs for text in (pair.chosen, pair.rejected)]
     return len(model.prompt(shown, question)) + max(answers)
 
@@ -91,3 +93,18 @@ def _lost(video_id: str, videos: Mapping[str, Video], folder: VideoFolder) -> tu
     except DecodeError as error:
         return Reason.VIDEO_CHANGED, str(error)
     return None
+
+
+@contextmanager
+def lost_later_named(pairs: str) -> Iterator[None]:
+    """Raises UserError where a video cannot be decoded meanwhile that was there and the same when pairs were sorted.
+
+    Leaving its pairs out then would change what every later step is made of, and in one of several processes alone.
+    """
+    try:
+        yield
+    except DecodeError as error:
+        raise UserError(
+            f"The video of {pairs} can no longer be decoded: {error}. Put it back and run again: training goes on from "
+            "its last checkpoint. If it is gone or another, `dvc repro` ingests again."
+        ) from error

@@ -23,7 +23,7 @@ from tpo.training.run import Kept, Trained, train_on_pairs
 from tpo.video.decode import VideoFolder
 from tpo.video.frame_cache import FrameCache
 
-LAUNCHED_BY = "TPO_LAUNCHED_BY"  # environment variable: the process that waits for these
+_LAUNCHED_BY = "TPO_LAUNCHED_BY"  # environment variable: the process that waits for these
 _MODEL, _OUTCOME, _ERROR = "model", "outcome.json", "error.txt"
 
 
@@ -113,6 +113,14 @@ def model_folder(out: Path) -> Path:
     return out / _MODEL
 
 
+def environment(launched_by: int) -> dict[str, str]:
+    """Environment variables for processes that end with the one that launched them, whose id this is.
+
+    On SIGTERM they finish their step and save: PyTorch's launcher would kill them in the middle of it, after 30 s.
+    """
+    return {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ, _LAUNCHED_BY: str(launched_by)}
+
+
 def _end_with(pid: int) -> None:
     """Do not outlive a process that was killed: when it is run again there would be two trainings."""
     while _is_alive(pid):
@@ -132,8 +140,8 @@ def _is_alive(pid: int) -> bool:
 
 def main() -> None:
     spec, out = (Path(argument) for argument in sys.argv[1:])
-    if LAUNCHED_BY in os.environ:
-        Thread(target=_end_with, args=(int(os.environ[LAUNCHED_BY]),), daemon=True).start()
+    if _LAUNCHED_BY in os.environ:
+        Thread(target=_end_with, args=(int(os.environ[_LAUNCHED_BY]),), daemon=True).start()
     out.mkdir(parents=True, exist_ok=True)
     try:
         train_here(LaunchSpec.model_validate_json(spec.read_text(encoding="utf-8")), out)

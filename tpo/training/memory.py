@@ -40,21 +40,27 @@ class MemoryEstimate:
         return f"{self.total / _GB:.2g} GB ({told})"
 
 
-def estimate_memory(model: VideoLMM, num_tokens: int, *, checkpointing: bool) -> MemoryEstimate:
+def estimate_memory(
+    model: VideoLMM, num_tokens: int, computed_in: torch.dtype, *, checkpointing: bool
+) -> MemoryEstimate:
     """Of a row of so many tokens. With checkpointing each layer's input is kept, and the insides of one at a time.
 
     The model must have its adapter already, and what is trained must require gradients.
+
+    Args:
+        computed_in: dtype of the matrix products, which may be a smaller one than that of the weights.
     """
     parameters = list(model.model.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     text: Any = model.bare.config.get_text_config()
-    size = next(iter(parameters)).element_size()
     # Inside a layer: the MLP's three inner tensors, and about eight as wide as the decoder.
-    inside = num_tokens * (3 * text.intermediate_size + 8 * text.hidden_size) * size
-    kept = num_tokens * text.hidden_size * size
+    inside = num_tokens * (3 * text.intermediate_size + 8 * text.hidden_size) * computed_in.itemsize
+    kept = num_tokens * text.hidden_size * next(iter(parameters)).element_size()
     layers = text.num_hidden_layers
+    # Autocast keeps its copy of every weight that is trained in a larger dtype until the forward has ended.
+    copies = sum(one.numel() * computed_in.itemsize for one in trained if one.element_size() > computed_in.itemsize)
     return MemoryEstimate(
-        weights=sum(parameter.nbytes for parameter in parameters),
+        weights=sum(parameter.nbytes for parameter in parameters) + copies,
         training=sum(parameter.nbytes + parameter.numel() * _ADAM_BYTES for parameter in trained),
         activations=layers * kept + 2 * inside if checkpointing else layers * inside,
         logits=_SCORED_AT_ONCE * text.vocab_size * 4 * _LOGIT_COPIES,

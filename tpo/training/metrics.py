@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from tpo.training.reference import TokenScores
+
 
 class PairMeans:
     """Running means of several quantities; each has its own number of pairs, as one of a granularity may have none."""
@@ -19,6 +21,30 @@ class PairMeans:
         for name, mean in means.items():
             self._sums[name][0] += mean * num_pairs
             self._sums[name][1] += num_pairs
+
+    def add_pair(
+        self, granularity: str | None, chosen: torch.Tensor, rejected: torch.Tensor, reference: TokenScores, beta: float
+    ) -> None:
+        """How far a pair's answers drifted from the reference, and their lengths: over all pairs and by granularity.
+
+        Pairs from elsewhere may have no granularity.
+
+        Args:
+            chosen: log-probability of each token of the answer, float [tokens]; `rejected` likewise.
+        """
+        drift_chosen = chosen.sum().item() - sum(reference.chosen)
+        drift_rejected = rejected.sum().item() - sum(reference.rejected)
+        drift = {
+            "drift/chosen": drift_chosen,
+            "drift/rejected": drift_rejected,
+            "tokens/chosen": len(chosen),
+            "tokens/rejected": len(rejected),
+        }
+        margin = drift_chosen - drift_rejected
+        self.add(drift, 1)
+        preference = {"margins": beta * margin, "accuracies": float(margin > 0)}
+        if granularity is not None:
+            self.add({f"{granularity}/{name}": value for name, value in (drift | preference).items()}, 1)
 
     def take(self) -> dict[str, float]:
         """The means over the pairs of all processes, which all must ask at once; begins anew."""

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 
 from tpo.models import VideoLMM
 from tpo.records import PreferencePair, Video
+from tpo.training.fitting import lost_later_named
 from tpo.video.decode import VideoFolder
 
 _MAX_OPTIONS = 4
@@ -25,7 +26,11 @@ class Probe:
     folder: VideoFolder
 
     def accuracy(self, model: VideoLMM) -> float:
-        """Share of questions whose chosen answer is the most probable option. Processes share the work."""
+        """Share of questions whose chosen answer is the most probable option. Processes share the work.
+
+        Raises:
+            UserError: a video cannot be decoded any more.
+        """
         state = PartialState()
         own = self.questions[state.process_index :: state.num_processes]
         right = [self._is_right(model, pair, options) for pair, options in own]
@@ -33,7 +38,8 @@ class Probe:
         return sum(together) / len(together)
 
     def _is_right(self, model: VideoLMM, pair: PreferencePair, options: Sequence[str]) -> bool:
-        frames = self.folder.frames(self.videos[pair.video_id].path, pair.view)
+        with lost_later_named(f"pair {pair.id}"):
+            frames = self.folder.frames(self.videos[pair.video_id].path, pair.view)
         scores = model.answer_logprobs(frames, pair.question, options)
         # A mean over tokens, so that short options have no advantage.
         means = [score / len(model.answer_ids(option)) for score, option in zip(scores, options, strict=True)]

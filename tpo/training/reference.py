@@ -12,8 +12,9 @@ import av
 import torch
 import transformers
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
+from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.progress import progress
 from tpo.records import PreferencePair, content_id
@@ -35,9 +36,14 @@ def reference_scores(
     """Those of all pairs, by number. The model's adapters must be off.
 
     Processes share the work; each keeps what it computed when a row is done.
+
+    Raises:
+        UserError: a log-probability is no number; see `PairRows.row` for what else.
     """
     keys = [reference_key(model, pair) for pair in rows.pairs]
-    found = {number: _read(kept) for number, key in enumerate(keys) if (kept := cache.get(key)) is not None}
+    # As one process finds them: they must agree on what is missing, and others may be writing already.
+    known = {number: _read(kept) for number, key in enumerate(keys) if (kept := cache.get(key)) is not None}
+    found: dict[int, TokenScores] = broadcast_object_list([known])[0]
     missing = rows.groups([number for number in range(len(keys)) if number not in found])
     state = PartialState()
     own = missing[state.process_index :: state.num_processes]
@@ -72,6 +78,11 @@ def reference_key(model: VideoLMM, pair: PreferencePair) -> str:
 def _score_row(model: VideoLMM, rows: PairRows, group: Sequence[int], device: torch.device) -> list[TokenScores]:
     row, encoded = rows.row(group, device)
     scores = model.model(row=row, encoded=encoded).log_probs
+    if not torch.isfinite(scores).all():
+        raise UserError(
+            f"{model.folder} gives {rows.named(group)} log-probabilities that are not finite. Are its weights whole? "
+            "A model that was made for bfloat16 overflows in float16: see model.dtype."
+        )
     answers = [tuple(answer.tolist()) for answer in scores.split(row.lengths)]
     return [TokenScores(*both) for both in zip(answers[: len(group)], answers[len(group) :], strict=True)]
 

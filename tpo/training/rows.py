@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.models.family import VideoInput
 from tpo.models.prefix import batch_positions
@@ -13,7 +12,7 @@ from tpo.params import Sharing
 from tpo.records import PreferencePair, View
 from tpo.training.branches import Branches
 from tpo.training.features import VideoFeatures
-from tpo.video.decode import DecodeError
+from tpo.training.fitting import lost_later_named
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,7 @@ class PairRows:
             UserError: the video cannot be decoded any more, or the row is longer than the decoder can take.
         """
         pairs = [self.pairs[number] for number in numbers]
-        try:
+        with lost_later_named(self.named(numbers)):
             found = self.features.encoded(pairs[0].view)
-        except DecodeError as error:
-            raise UserError(
-                f"The video of {self.named(numbers)} can no longer be decoded: {error}. Put it back and run again: "
-                "training goes on from its last checkpoint. If it is gone or another, `dvc repro` ingests again."
-            ) from error
         row = build_row(self._model, found.video, pairs)
         return row.to(device), [one.to(device, non_blocking=True) for one in found.features]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig
 from transformers import PrinterCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
@@ -26,72 +26,15 @@ from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.training.feature_cache import FeatureCache
 from tpo.training.features import VideoFeatures
 from tpo.training.fitting import Fitted, count_tokens, fit_pairs
-from tpo.training.memory import estimate_memory
+from tpo.training.memory import estimate_memory, out_of_memory_named
 from tpo.training.probe import Probe, make_probe
 from tpo.training.reference import reference_scores
 from tpo.training.rows import PairRows
 from tpo.training.scoring import add_row_scoring, computing_in
 from tpo.training.self_check import check_sharing
+from tpo.training.settings import lora_config, video_dpo_config
 from tpo.training.trainer import VideoDPOConfig, VideoDPOTrainer
 from tpo.video.decode import VideoFolder
-
-
-def video_dpo_config(
-    params: TrainParams,
-    output_dir: Path,
-    device: str,
-    *,
-    dtype: str = "float32",
-    in_order: bool = False,
-    num_processes: int = 1,
-    evaluates: bool = False,
-) -> VideoDPOConfig:
-    """TRL's settings for ours. In `dtype` products are computed; what is trained is float32 in any case."""
-    shares = params.sharing != "none"
-    checkpointing = params.gradient_checkpointing
-    return VideoDPOConfig(
-        output_dir=str(output_dir),
-        sharing=params.sharing,
-        pairs_per_video=params.pairs_per_video,
-        beta=params.beta,
-        loss_type=["sigmoid"] if shares else ["sigmoid", "sft"],
-        loss_weights=[params.dpo_weight] if shares else [params.dpo_weight, params.sft_alpha],
-        sft_alpha=params.sft_alpha if shares else 0.0,
-        precompute_ref_log_probs=shares,
-        learning_rate=params.learning_rate,
-        num_train_epochs=params.num_epochs,
-        per_device_train_batch_size=params.pairs_per_device,
-        per_device_eval_batch_size=params.pairs_per_device,
-        gradient_accumulation_steps=params.pairs_per_step // (params.pairs_per_device * num_processes),
-        lr_scheduler_type="cosine",
-        warmup_steps=params.warmup_ratio,
-        weight_decay=0.0,
-        max_length=None,  # a multimodal prompt is never truncated
-        gradient_checkpointing=device != "cpu" if checkpointing is None else checkpointing,
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
-        use_cpu=device == "cpu",
-        remove_unused_columns=False,
-        prediction_loss_only=True,
-        dataloader_pin_memory=device != "cpu",
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # processes differ in how many rows they run between two exchanges
-        logging_nan_inf_filter=False,  # a loss that is no number is an error, named where it arises
-        logging_steps=1,
-        save_steps=params.save_every_steps,
-        # At its end the library deletes all but the best where one is kept, also the one to go on from after SIGTERM.
-        save_total_limit=2 if params.keep == "best" else 1,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=params.evaluate_every_steps or params.save_every_steps,
-        # Only what is saved can be kept, so both happen at the same steps then.
-        load_best_model_at_end=evaluates and params.keep == "best",
-        metric_for_best_model="eval_loss" if evaluates and params.keep == "best" else None,
-        greater_is_better=False,
-        seed=params.seed,
-        train_sampling_strategy="sequential" if in_order else "random",
-        report_to=[],
-        disable_tqdm=True,  # `Progress` shows it
-    )
 
 
 class Kept(NamedTuple):
@@ -134,6 +77,7 @@ class Trained(NamedTuple):
         accelerator.wait_for_everyone()
 
 
+@out_of_memory_named("before or between training rows")
 def train_on_pairs(
     pairs: Sequence[PreferencePair],
     videos: Mapping[str, Video],
@@ -165,8 +109,9 @@ def train_on_pairs(
     if not fitted.pairs:
         raise UserError(f"No pair can be trained on: {count_reasons(fitted.set_aside)}. First: {fitted.set_aside[0]}")
     everything = [*fitted.pairs, *fitted_held_out.pairs]
-    # Checkpoints count steps over these very pairs: with others they would go on in the middle of another order.
-    work_dir = work_dir / content_id([pair.model_dump(mode="json") for pair in everything])
+    # Checkpoints count steps over these very pairs, with others they would go on in the middle of another order; and
+    # they hold weights that came from this very base.
+    work_dir = work_dir / content_id(policy.id, [pair.model_dump(mode="json") for pair in everything])
     work_dir.mkdir(parents=True, exist_ok=True)
     config = video_dpo_config(
         params, work_dir, policy.model.device.type, dtype=base.dtype, in_order=in_order, num_processes=num_processes,
@@ -197,7 +142,10 @@ def train_on_pairs(
     _add_callbacks(trainer, policy, params, told, probe, num_processes)
     if mlflow_run_id is not None:
         trainer.add_callback(LiveCurves(mlflow_run_id))
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
+    finally:
+        told.stop_listening()
     told.end_if_told()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
     if params.lora is None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
@@ -226,15 +174,17 @@ def _sharing_trainer(
     longest = _longest_group(rows, policy, videos)
     with computing_in(base.dtype, device):
         check_sharing(policy, rows, longest)
+        num_tokens = rows.row(longest, device)[0].num_tokens
     with branching(policy.model), computing_in(base.dtype, device):
         with PartialState().main_process_first():  # two that make the same database at once lock each other out
             replies = ReplyCache(kept.replies or work_dir / "reference.sqlite")
         reference = reference_scores(policy, rows, replies, device)
     trainer = VideoDPOTrainer(policy, rows=rows, data_collator=rows.collate, **common)
     trainer.use_reference(reference)
-    num_tokens = rows.row(longest, device)[0].num_tokens
     policy.model = trainer.model
-    expected = estimate_memory(policy, num_tokens, checkpointing=config.gradient_checkpointing)
+    expected = estimate_memory(
+        policy, num_tokens, getattr(torch, base.dtype), checkpointing=config.gradient_checkpointing
+    )
     in_parts = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # then it is not on its devices yet
     if not in_parts:
         peak = trainer.dry_step(longest)
@@ -296,27 +246,22 @@ def _plain_trainer(
     return VideoDPOTrainer(policy, ref_model=reference, data_collator=collator, **common)
 
 
-def lora_config(policy: VideoLMM, base: ModelParams, params: TrainParams) -> LoraConfig:
-    """An adapter on the decoder's linear layers. Dropout is 0, since one prefix serves both answers of a pair."""
-    assert params.lora is not None
-    return LoraConfig(
-        r=params.lora.r,
-        lora_alpha=params.lora.alpha,
-        lora_dropout=0.0,
-        target_modules=policy.family.lora_targets,
-        base_model_name_or_path=base.base,
-        revision=base.revision,
-    )
-
-
 def _last_checkpoint(work_dir: Path) -> str | None:
-    """The newest whole checkpoint; one that a kill left without its last file is removed."""
+    """The newest whole checkpoint; one that a kill left without its last file, or with half of it, is removed."""
     with PartialState().main_process_first():
         for folder in work_dir.glob("checkpoint-*"):
-            if not (folder / TRAINER_STATE_NAME).is_file():
+            if not _is_whole(folder):
                 shutil.rmtree(folder)
     last: str | None = get_last_checkpoint(str(work_dir))
     return last
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _freeze_all_but(model: VideoLMM, trained: Sequence[str]) -> None:

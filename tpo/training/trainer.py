@@ -5,6 +5,7 @@ recomputation, backward and reference. Here the pairs of one view are one row (`
 log-probabilities are known beforehand (`tpo.training.reference`), and TRL's loss gets log-probabilities of answers.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -76,6 +77,9 @@ class VideoDPOTrainer(DPOTrainer):
                 raise UserError(f"{error} Set train.sharing to none.") from error
             add_row_scoring(policy.bare, policy.family)
         super().__init__(policy.model, *args, **kwargs)
+        for weights in self.model.parameters():
+            if weights.requires_grad:  # TRL rounds adapters on 4-bit weights to bfloat16, where small steps are lost
+                weights.data = weights.data.to(torch.promote_types(weights.dtype, torch.float32))
         if rows is not None:
             self._check_tower_is_frozen(policy)
         if rows is not None and self.get_cp_size() * self.get_sp_size() > 1:
@@ -160,14 +164,20 @@ class VideoDPOTrainer(DPOTrainer):
         """The mean over the pairs of a batch; of whole batches in evaluation, since training goes row by row."""
         if self._rows is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
-        groups = self._counted_groups(inputs)
+        groups = self._equally_many(self._counted_groups(inputs))
         losses = [self._row_loss(model, numbers, counts=count > 0) * count for numbers, count in groups]
         return torch.stack(losses).sum() / max(1, sum(count for _, count in groups))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         prefix = "" if self.model.training else "eval_"
         logs.update({f"{prefix}{name}": mean for name, mean in self._means[self._mode].take().items()})
-        if self.model.training and self._rows is not None:
+        # Before a checkpoint is written: weights are no numbers now. In float16 such a step is left out, and no error.
+        if not self.args.fp16 and not math.isfinite(logs.get("grad_norm", 0.0)):
+            raise UserError(
+                f"The gradient of step {self.state.global_step} is not finite, though its loss was. Lower "
+                "train.learning_rate and run again: training goes on from its last checkpoint before."
+            )
+        if "loss" in logs and self._rows is not None:
             logs["tokens"] = sum(gather_object([self._num_tokens]))
             self._num_tokens = 0
         super().log(logs, start_time)
@@ -181,22 +191,26 @@ class VideoDPOTrainer(DPOTrainer):
         assert self._rows is not None
         row, encoded = self._rows.row(numbers, self.args.device)
         scores = model(row=row, encoded=encoded)
-        if not torch.isfinite(scores.log_probs).all():
-            raise UserError(
-                f"The log-probabilities of {self._rows.named(numbers)} are not finite any more, at step "
-                f"{self.state.global_step}. Lower train.learning_rate, or look at these pairs: `tpo show ID`."
-            )
         preference, trl_metrics = self._trl_loss(scores, row, [self._reference[number] for number in numbers])
-        chosen = scores.log_probs.split(row.lengths)[: row.num_pairs]
-        sft = -torch.stack([answer.mean() for answer in chosen]).mean()
+        answers = scores.log_probs.split(row.lengths)
+        sft = -torch.stack([answer.mean() for answer in answers[: row.num_pairs]]).mean()
         loss: torch.Tensor = preference + self.args.sft_alpha * sft
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The loss of {self._rows.named(numbers)} is not finite, at step {self.state.global_step}. Lower "
+                "train.learning_rate, or look at these pairs: `tpo show ID`."
+            )
         if counts:
             self._num_tokens += row.num_tokens if self.model.training else 0
             terms = {"loss/preference": preference.item(), "loss/sft": sft.item(), **trl_metrics}
             if not self.model.training:
                 terms["loss"] = loss.item()  # over pairs, where the library's is over batches
-            self._means[self._mode].add(terms, len(numbers))
-            self._add_pair_metrics(numbers, scores.log_probs.detach().split(row.lengths))
+            means = self._means[self._mode]
+            means.add(terms, row.num_pairs)
+            for place, number in enumerate(numbers):
+                chosen, rejected = answers[place], answers[place + row.num_pairs]
+                granularity = self._rows.pairs[number].granularity
+                means.add_pair(granularity, chosen, rejected, self._reference[number], self.beta)
         return loss
 
     def _trl_loss(
@@ -234,27 +248,6 @@ class VideoDPOTrainer(DPOTrainer):
         shared = min(len(scores.chosen), len(scores.rejected))
         chosen, rejected = (sum(one[:shared]) + beyond * sum(one[shared:]) for one in (scores.chosen, scores.rejected))
         return chosen, rejected
-
-    def _add_pair_metrics(self, numbers: Sequence[int], answers: Sequence[torch.Tensor]) -> None:
-        """How far log-probabilities drifted from the reference, and lengths: over all pairs and by granularity."""
-        assert self._rows is not None
-        means = self._means[self._mode]
-        sums = torch.stack([answer.sum() for answer in answers]).tolist()
-        for place, number in enumerate(numbers):
-            reference, other = self._reference[number], place + len(numbers)
-            chosen = sums[place] - sum(reference.chosen)
-            rejected = sums[other] - sum(reference.rejected)
-            values = {
-                "drift/chosen": chosen,
-                "drift/rejected": rejected,
-                "margins": self.beta * (chosen - rejected),
-                "accuracies": float(chosen > rejected),
-                "tokens/chosen": len(answers[place]),
-                "tokens/rejected": len(answers[other]),
-            }
-            means.add({name: value for name, value in values.items() if "/" in name}, 1)
-            granularity = self._rows.pairs[number].granularity
-            means.add({f"{granularity}/{name}": value for name, value in values.items()}, 1)
 
     @property
     def _mode(self) -> str:
@@ -368,7 +361,7 @@ class VideoDPOTrainer(DPOTrainer):
 
         transformers' trainer compares the two as they are, finds no weight, warns, and would go on from the base.
         """
-        if isinstance(self.model, PeftModel):
+        if isinstance(self.model, PeftModel) or self.is_fsdp_enabled:  # the latter's files have the names in memory
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         policy: Any = self.model
