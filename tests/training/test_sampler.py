@@ -44,12 +44,10 @@ def test_pairs_of_a_video_come_together() -> None:
         assert len({of[number] for number in batch}) == 1
 
 
-def test_no_more_pairs_of_a_video_come_together_than_allowed() -> None:
+def test_where_fewer_pairs_of_a_video_come_together_batches_mix_videos() -> None:
     of = views(8, 8, 8, 8)
-    for batch in batches(sampler(of, pairs_per_video=2, seed=3), 4):
-        assert max(Counter(of[number] for number in batch).values()) <= 4
     groups = [len({of[number] for number in batch}) for batch in batches(sampler(of, pairs_per_video=2), 4)]
-    assert sum(groups) >= len(groups) * 1.5, "batches mix videos"
+    assert sum(groups) >= len(groups) * 1.5
 
 
 def test_a_group_is_taken_apart_only_where_nothing_else_fits() -> None:
