@@ -11,6 +11,7 @@ reference pass" counts that too, spread over one epoch. The last line is one JSO
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -36,8 +37,8 @@ from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.training.features import VideoFeatures
 from tpo.training.reference import reference_scores
 from tpo.training.rows import PairRows, build_row
-from tpo.training.run import lora_config, video_dpo_config
 from tpo.training.scoring import add_row_scoring, score_tokens
+from tpo.training.settings import lora_config, video_dpo_config
 from tpo.training.trainer import VideoDPOTrainer
 from tpo.video.decode import Frames
 
@@ -140,6 +141,7 @@ class Measured:
 
 def run(at: Setting, pairs: Sequence[PreferencePair], *, shared: bool) -> Measured:
     """Train once over the pairs; the first step is not counted."""
+    gc.collect()  # trainers refer to themselves: the one before would hold its model and count in this one's memory
     model, params = at.model(), settings(shared=shared)
     if at.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -215,7 +217,7 @@ def phases(at: Setting, pairs_per_video: int) -> dict[str, float]:
     add_row_scoring(model.model, model.family)
     model.model = get_peft_model(model.model, config)
     model.model.enable_input_require_grads()
-    model.bare.gradient_checkpointing_enable({"use_reentrant": False})
+    model.bare.activation_checkpointing_enable({"use_reentrant": False})
     model.model.train()
     trained = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-9)
