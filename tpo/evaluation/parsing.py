@@ -15,7 +15,7 @@ A letter counts only as a word of its own, so "A dog" and "CCTV" name no letter.
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tpo.records import PredictionStatus
 
@@ -24,10 +24,12 @@ _LETTER = re.compile(r"[(\[]?([A-Za-z])(?![A-Za-z0-9'-])([)\]]?)")
 # What may stand behind a letter that is an answer: not a noun, or the letter would be an article, or a name's part.
 _ENDS = re.compile(
     r"\s*(?:$|[;:!\n)\]—–]|[.,](?![A-Za-z0-9])|-\s|/\s*[A-Za-z]\b|[&+]"
-    r"|(?:because|since|as|for|which|due|given|based|where|so|with|and|or|but|is|seems)\b)"
+    r"|(?:because|since|as|for|which|due|given|based|where|so|with|but|is|seems)\b)"
 )
+_TEXT_ENDS = re.compile(r"\s*(?:$|[;:!\n)—–]|[.,](?!\d)|(?:because|since|as)\b)")
+_ARTICLE = re.compile(r"^(?:[Tt]he|[Aa]n?)\s+")
 _LISTED = r"\s*(?:,\s*(?:and|or)|,|/|&|\+|and|or|nor|but|to|through|\s|\.)\s*"
-_LISTED_AFTER = re.compile(_LISTED + r"[(\[]?([A-Za-z])(?=[)\],.;:/&!]|\s*$|\s+(?:and|or|nor)\b)")
+_LISTED_AFTER = re.compile(_LISTED + r"[(\[]?([A-Za-z])(?=\s*(?:[)\],.;:/&!\n]|$)|\s+(?:and|or|nor)\b)")
 _LISTED_BEFORE = re.compile(r"(?<![A-Za-z0-9'])([A-Za-z])[)\]]?" + _LISTED + r"(?:option\s+)?$")
 _DOUBT = re.compile(
     r"\b(?:not|no|never|none|cannot|neither|nor|without|except|excluding|unless|whether|if|or|wrong|incorrect|false|"
@@ -45,14 +47,16 @@ _TAKEN_BACK = re.compile(
 _BE = r"(?:is|was|are|be|would be|should be|must be|has to be|seems to be|appears to be|might be|may be|could be)"
 _KIND = r"(?:options?|choices?|letters?|answers?)"
 _STATED = re.compile(
-    rf"(?:\b(?:(?:answer|option|choice|selection)s?(?:\s+{_BE})?\s*[:=]+"
-    rf"|(?:answer|option|choice|selection)s?,?\s+{_BE}\b|answer(?=\s)"
-    rf"|(?:best|correct|right|final|my)\s+{_KIND}\b(?:\s+{_BE}\b)?"
-    r"|(?:choose|chose|chosen|select|selected|pick|picked|go with|going with|opt for)\b"
-    rf"|i\s+(?:think|believe|guess|say)\b(?:\s+(?:that\s+)?(?:it\s+is|it's)\b)?|(?:it|this|that)(?:'s|\s+{_BE})\b)"
-    rf"|答案(?:是|为)?\s*:?)[\s:]*(?:the\s+)?(?:{_KIND}\b[\s:]*)?",
-    re.IGNORECASE,
+    rf"(?:\b(?:answer|option|choice|selection)s?(?:\s+to\s+\w+\s+question)?,?(?:\s+{_BE}\b|(?:\s+{_BE})?\s*[:=]+)"
+    rf"|\banswer(?=\s)|\b(?:best|correct|right|final|my)\s+{_KIND}\b(?:\s+{_BE}\b)?"
+    r"|(?:\bi(?:'d|'ll|'ve|'m)?(?:\s+\w+)?\s+|^)"
+    r"(?:choose|chose|chosen|select|selected|pick|picked|go with|going with|opt for)\b"
+    rf"|\bi(?:'d)?(?:\s+would)?\s+(?:think|believe|guess|say)\b(?:\s+(?:that\s+)?(?:it\s+is|it's)\b)?"
+    rf"|\b(?:it|this|that)(?:'s|\s+{_BE})\b|答案(?:是|为)?)"
+    rf"[\s:–—-]*(?:(?:\w+ly|therefore|thus|most likely)\s+)?(?:the\s+)?(?:{_KIND}\b[\s:]*)?",
+    re.IGNORECASE | re.MULTILINE,
 )
+_CLOSED = re.compile(r"(?<![A-Za-z0-9])[(\[]?([A-Za-z])[)\]]")
 _IS_RIGHT = re.compile(
     r"(?<![A-Za-z0-9'-])[(\[]?(?=[A-Za-z][)\]]?\s+(?:is|seems|would be|must be)\s+(?:the\s+)?(?:only\s+|most\s+)?"
     r"(?:correct|right|best|answer|accurate|likely)\b)",
@@ -60,8 +64,9 @@ _IS_RIGHT = re.compile(
 )
 _PLACED = (
     re.compile(r"(?:,|\n|\b(?:so|thus|therefore|hence))\s*(?=(?:[A-HJ-Z]|[(\[][A-Za-z][)\]])[.!\s]*$)"),
+    re.compile(r"(?<=[a-z]{3}[.!])\s(?=[A-HJ-Z][.!\s]*$)"),
     re.compile(r"^[ \t]*(?=[(\[]?[A-HJ-Z][)\]]?[.:]?[ \t]*$)", re.MULTILINE),
-    re.compile(r"\b(?:option|choice|letter)\s+(?=[(\[]?[A-Z]\b)", re.IGNORECASE),
+    re.compile(r"\b(?:option|choice)\s+(?=[(\[]?[A-Z]\b)", re.IGNORECASE),
     re.compile(r"(?=\([A-Z]\)\s*(?:[.,;!\n]|$))"),
 )
 
@@ -85,7 +90,7 @@ def parse_choice(text: str, options: Sequence[str]) -> Parsed:
     said = _plain(text)
     if not said:
         return Parsed(PredictionStatus.NONE, detail="there is no answer, or only reasoning")
-    reply = _Reply(said, [_plain_option(option) for option in options])
+    reply = _Reply(said, [_plain_option(option) for option in options], _denied(said))
     for rule in (reply.whole, reply.stated, reply.begun, reply.placed, reply.held):
         if named := rule():
             return _decide(named | reply.taken_back(named), reply.denied, len(options))
@@ -113,8 +118,8 @@ def _plain(text: str) -> str:
     text = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\\boxed\s*\{([^{}]*)\}", r"\nthe answer is \1\n", text)
     text = re.sub(r"<answer>(.*?)</answer>", r"\nthe answer is \1\n", text, flags=re.IGNORECASE | re.DOTALL)
-    text = re.sub(r"'([A-Za-z])'", r"\1", text)
-    text = re.sub(r"\*+|__|`|\\[()\[\]]|[\"“”„«»#>{}]|\$(?!\d)", "", text)
+    text = re.sub(r"(['_])([A-Za-z])\1", r"\2", re.sub(r"^[#>\s]+", "", text, flags=re.MULTILINE))
+    text = re.sub(r"\*+|__|`|\\[()\[\]]|[\"“”„«»{}]|\$(?!\d)", "", text)
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     return text.strip().removesuffix(".").strip()
 
@@ -132,7 +137,7 @@ class _Reply:
 
     said: str
     options: Sequence[str]
-    denied: set[int] = field(default_factory=set)
+    denied: set[int]
 
     def whole(self) -> set[int]:
         said = re.sub(r"\s+", " ", self.said).casefold()
@@ -143,12 +148,16 @@ class _Reply:
     def stated(self) -> set[int]:
         statements = [*_STATED.finditer(self.said), *_IS_RIGHT.finditer(self.said)]
         named = self._named([(match.start(), match.end()) for match in statements])
-        begun = self._letter_at(0) if named and len(self._items()) < 2 else set()
+        begins = _LETTER.match(self.said) and len(self._items()) < 2  # with several it repeats the options
+        begun = self._named([(0, 0)]) if named and begins else set()
         return named | begun
 
     def begun(self) -> set[int]:
         named = self._named([(0, 0)])
-        return named | self._items() if named else set()
+        if not named:
+            return set()
+        listed = {_number(found[1]) for found in _CLOSED.finditer(self.said)} if _CLOSED.match(self.said) else set()
+        return named | self._items() | listed
 
     def placed(self) -> set[int]:
         places = [(match.start(), match.end()) for place in _PLACED for match in place.finditer(self.said)]
@@ -175,8 +184,8 @@ class _Reply:
             if not found:
                 found = self._text_at(end)
                 by_text |= found
-            letter = _LETTER.match(self.said, end)
             clause = re.split(r"[.,;:!?\n]|\bbut\b", self._before(start))[-1]
+            letter = _LETTER.match(self.said, end)
             if _DOUBT.search(clause) or (letter and _DENIED_AFTER.match(self.said, letter.end())):
                 self.denied.update(found)
             else:
@@ -196,10 +205,12 @@ class _Reply:
             return {number}
         if texts and (is_alone or letter in "BCDEFGH"):
             return texts | {number}
-        is_pronoun = letter in "Ii" and not closed and not re.match(r"[.:]\s|$", rest)
-        if is_pronoun or rest.startswith("?") or not (closed or _ENDS.match(rest)):
+        is_pronoun = letter in "Ii" and not closed and not re.match(r"[.:]\s|\n|$", rest)
+        if listed := set(self._listed_after(rest)):
+            return {number, *listed}
+        if is_pronoun or re.match(r"\?|\s*(?:and|or)\b", rest) or not (closed or _ENDS.match(rest)):
             return set()
-        return {number, *self._listed_after(rest)}
+        return {number}
 
     def _before(self, place: int) -> str:
         return self.said[max(0, place - _READ) : place]
@@ -219,7 +230,7 @@ class _Reply:
     def _text_at(self, place: int) -> set[int]:
         """The option whose text stands there, up to the end of a phrase."""
         there = self._from(place)
-        return self._texts_in(there, _ENDS) or self._texts_in(re.sub(r"^(?:[Tt]he|[Aa]n?)\s+", "", there), _ENDS)
+        return self._texts_in(there, ends=True) or self._texts_in(_ARTICLE.sub("", there), ends=True)
 
     def _texts_held(self, said: str, texts: Sequence[str]) -> set[int]:
         """The options whose texts stand anywhere in what was said; of texts within others the longer ones."""
@@ -229,14 +240,14 @@ class _Reply:
         held = {found[0] for found in re.finditer(rf"(?<!\w)(?:{longest_first})(?!\w)", said.casefold())}
         return {number for number, option in enumerate(self.options) if option in held}
 
-    def _texts_in(self, rest: str, end: re.Pattern[str] | None = None) -> set[int]:
-        """The options, of the longest text, that `rest` begins with."""
-        rest = re.sub(r"\s+", " ", rest).casefold()
+    def _texts_in(self, rest: str, *, ends: bool = False) -> set[int]:
+        """The options, of the longest text, that `rest` begins with, or that a phrase of it is."""
+        rest = rest.casefold()
         found = [
             number
             for number, option in enumerate(self.options)
             if option and rest.startswith(option) and re.match(r"(?![\w%°]|[.,:]\d)", rest[len(option) :])
-            if end is None or end.match(rest[len(option) :])
+            if not ends or _TEXT_ENDS.match(rest[len(option) :])
         ]
         longest = max((len(self.options[number]) for number in found), default=0)
         return {number for number in found if len(self.options[number]) == longest}
@@ -247,9 +258,17 @@ class _Reply:
         return {_number(start[1]) for start in starts if _number(start[1]) in self._texts_in(self._from(start.end()))}
 
 
+def _denied(said: str) -> set[int]:
+    """The letters that are said to be wrong."""
+    tokens = re.finditer(r"(?<![A-Za-z0-9'])([A-HJ-Za-hj-z])(?![A-Za-z0-9'-])", said)
+    return {_number(token[1]) for token in tokens if _DENIED_AFTER.match(said, token.end())}
+
+
 def _letters(said: str) -> set[int]:
     """Every capital that stands alone, unless it is an article."""
-    tokens = re.finditer(r"(?<![A-Za-z0-9'.-])([A-HJ-Z])(?![A-Za-z0-9'-]|\.\w)(?!(?<=A) [a-z])", said)
+    tokens = re.finditer(
+        r"(?<![A-Za-z0-9'.-])([A-HJ-Z])(?![A-Za-z0-9'-]|\.\w)(?!(?<=A) (?!(?:but|and|or|nor|is)\b)[a-z])", said
+    )
     return {_number(token[1]) for token in tokens}
 
 
