@@ -366,6 +366,7 @@ def main() -> None:
     for name, score in official.items():
         if checkout := getattr(arguments, name):
             same.append(check(f"official_{name}", {name: score(checkout)}, arguments.write))
+    print(json.dumps({"files": len(same), "files_same": sum(same)}))
     sys.exit(not all(same))
 
 

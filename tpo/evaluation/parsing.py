@@ -132,7 +132,7 @@ def _plain_option(option: str) -> str:
 class _Reply:
     """What was said, and the rules. Each gives the numbers of the options that it finds named, 0 for A.
 
-    `denied` grows with the rules that were tried.
+    `denied` are those that are said to be wrong; it grows with the rules that were tried.
     """
 
     said: str
@@ -167,7 +167,7 @@ class _Reply:
         """Of texts of several words alone: a number or a name may stand in a sentence for other reasons."""
         if re.search(r"[.!?\n]\s*\S|\?$", self.said) or _DOUBT.search(self.said):
             return set()
-        return self._texts_held(self.said, [option for option in self.options if " " in option])
+        return self._texts_held([option for option in self.options if " " in option])
 
     def taken_back(self, named: set[int]) -> set[int]:
         """Other letters behind a word like "actually"."""
@@ -191,10 +191,10 @@ class _Reply:
             else:
                 named |= found | self._listed_before(end, found)
         # A text that is said beside those of other options may be what the answer is compared with.
-        return named | (self._texts_held(self.said, self.options) if by_text & named else set())
+        return named | (self._texts_held(self.options) if by_text & named else set())
 
     def _letter_at(self, place: int) -> set[int]:
-        """The letter there, with the others of a list, and with the option whose text stands behind it instead."""
+        """The letter there, with others that are listed with it, or with another option whose text stands behind it."""
         found = _LETTER.match(self.said, place)
         if not found:
             return set()
@@ -232,16 +232,16 @@ class _Reply:
         there = self._from(place)
         return self._texts_in(there, ends=True) or self._texts_in(_ARTICLE.sub("", there), ends=True)
 
-    def _texts_held(self, said: str, texts: Sequence[str]) -> set[int]:
+    def _texts_held(self, texts: Sequence[str]) -> set[int]:
         """The options whose texts stand anywhere in what was said; of texts within others the longer ones."""
         longest_first = "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True) if text)
         if not longest_first:
             return set()
-        held = {found[0] for found in re.finditer(rf"(?<!\w)(?:{longest_first})(?!\w)", said.casefold())}
+        held = {found[0] for found in re.finditer(rf"(?<!\w)(?:{longest_first})(?!\w)", self.said.casefold())}
         return {number for number, option in enumerate(self.options) if option in held}
 
     def _texts_in(self, rest: str, *, ends: bool = False) -> set[int]:
-        """The options, of the longest text, that `rest` begins with, or that a phrase of it is."""
+        """The options whose text `rest` begins with, the longest of them; with `ends` a phrase must end there."""
         rest = rest.casefold()
         found = [
             number
