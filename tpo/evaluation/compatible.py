@@ -129,7 +129,7 @@ def macro_by_category(predictions: Sequence[Prediction]) -> float:
 
 
 def _macro(scored: Sequence[tuple[str, bool]]) -> float:
-    categories = {category for category, _ in scored}
+    categories = sorted({category for category, _ in scored})  # a sum of floats in the same order every time
     return _mean([_mean([correct for of, correct in scored if of == category]) for category in categories])
 
 
