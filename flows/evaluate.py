@@ -30,7 +30,7 @@ from tpo.evaluation.benchmarks import describe, load_benchmarks
 from tpo.evaluation.free_answers import judged
 from tpo.evaluation.metrics import accuracy_csv, headline, metrics
 from tpo.evaluation.needle_map import difference_csv, map_csv, needle_maps, needle_metrics
-from tpo.evaluation.preflight import check_complete, check_video, group_by_video, unanswered, video_path
+from tpo.evaluation.preflight import check_complete, check_video, group_by_video, num_lost, unanswered, video_path
 from tpo.evaluation.run import Examinee, examine
 from tpo.evaluation.table import items_csv
 from tpo.models import load_model, model_id
@@ -100,10 +100,15 @@ def evaluate() -> None:
         if settings.free_answer_judge is not None:
             predictions = judged(watched(settings.free_answer_judge, stage), asked, predictions)
         analysis = analyse(
-            predictions, confidence=settings.confidence, samples=settings.bootstrap_samples, seed=params.data.seed
+            predictions,
+            asked,
+            letters=settings.prompts != "question",
+            confidence=settings.confidence,
+            samples=settings.bootstrap_samples,
+            seed=params.data.seed,
         )
         maps = needle_maps(cases, shown, found_needles, confidence=settings.confidence)
-        numbers = metrics(analysis, asked, predictions, num_bad_rows=len(bad_rows))
+        numbers = metrics(analysis, num_lost(bad_rows))
         numbers["needle"] = needle_metrics(maps, confidence=settings.confidence)
         write_atomic(REPORTS / "metrics.json", json.dumps(headline(analysis), indent=2) + "\n")
         write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")

@@ -60,7 +60,8 @@ def ask(
         typer.echo(_ask_checkpoint(model, video, question))
         return
     from tpo.params import load_params
-    from tpo.registry.package import CHAMPION, load_registered
+    from tpo.registry.champion import CHAMPION
+    from tpo.registry.package import load_registered
 
     target = model or f"{load_params().register_.name}@{CHAMPION}"
     if not ("@" in target or "/" in target):

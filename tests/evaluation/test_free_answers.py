@@ -149,15 +149,15 @@ def test_totals_count_what_was_not_marked_and_say_that_they_are_our_judge_s(tmp_
     summaries = [open_item(number) for number in range(2)]
     said = judge_answers(chat, "base", list(zip([*scenes, *summaries], "abcd", strict=True)))
     broken = predict_failure(open_item(2), "base", PredictionStatus.VIDEO_BROKEN, "no frame")
-    assert free_answer_metrics([*said, broken], chat.id) == {
-        "judge": f"scripted, {NOT_COMPARABLE}",
+    assert free_answer_metrics([*said, broken]) == {
+        "judge": NOT_COMPARABLE,
         "num_items": 5,
         "num_not_judged": 1,
         "total": {"subPlot": (10 + 2) / 2, "summary": (7 + 9 + 2) / 3},
         "total_judged": {"subPlot": 10, "summary": 8},
         "g_avg_ours": 6,
     }
-    assert free_answer_metrics([], chat.id) == {}
+    assert free_answer_metrics([]) == {}
 
 
 def test_a_served_judge_is_asked_once_and_remembered(tmp_path: Path) -> None:

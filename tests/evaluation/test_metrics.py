@@ -40,7 +40,7 @@ def test_metrics_are_json_with_names_that_trackers_take_and_count_what_is_incomp
     assert result["mlvu"]["verdict"].startswith("not shown: +50.0 points [")
     expected = dict.fromkeys(PredictionStatus, 0) | {"ok": 1, "video_missing": 1}
     assert result["status"] == {"base": expected, "tuned": expected}
-    assert result["incomplete"] == {"num_videos_missing": 1, "num_videos_broken": 0}
+    assert result["incomplete"] == {"num_videos_missing": 1, "num_videos_broken": 0, "num_bad_rows": 0}
     for name in flatten_metrics(result):
         assert re.fullmatch(r"[\w \-.]+", name)
 

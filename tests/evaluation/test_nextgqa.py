@@ -9,6 +9,7 @@ import pytest
 
 from tpo.errors import UserError
 from tpo.evaluation.benchmarks import nextgqa
+from tpo.evaluation.benchmarks.defects import EMPTY_OPTION, GOLD_TWICE
 from tpo.evaluation.benchmarks.nextgqa import duration_group
 from tpo.records import Granularity, Item, Reason, Task
 
@@ -118,8 +119,6 @@ def test_times_a_little_outside_the_video_stay_as_annotated(tmp_path: Path) -> N
         ({"answer": "5"}, "the gold answer '5' is none of the options"),
         ({"answer": "-1"}, "the gold answer '-1' is none of the options"),
         ({"answer": "2", "a3": "2"}, "the gold answer '2' is two of the options"),
-        ({"a0": "pick up a ball"}, "the gold answer is there twice"),
-        ({"a4": ""}, "option 4 is empty"),
         ({"question": ""}, "the question is empty"),
         ({"video_id": "../4001"}, "the video's path leaves the benchmark's folder"),
         ({}, "an earlier row has the id nextgqa/4001_3 too"),
@@ -133,6 +132,14 @@ def test_a_bad_row_is_set_aside_once_and_is_not_asked_for_its_times(
     (rejection,) = rejections
     assert (rejection.item, rejection.reason) == ("nextgqa/test.csv:1", Reason.BAD_ITEM)
     assert expected in rejection.detail
+
+
+@pytest.mark.parametrize(("change", "defect"), [({"a0": "pick up a ball"}, GOLD_TWICE), ({"a4": ""}, EMPTY_OPTION)])
+def test_a_defective_question_is_marked_and_its_times_are_not(
+    tmp_path: Path, change: dict[str, str], defect: str
+) -> None:
+    (choice, span), rejections = nextgqa.load(write(tmp_path, ROW | change))
+    assert (choice.defects, span.defects, rejections) == ((defect,), (), [])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from tpo.errors import UserError
-from tpo.evaluation.preflight import check_complete
+from tpo.evaluation.preflight import check_complete, num_lost
 from tpo.records import Item, Reason, Rejection
 
 
@@ -39,3 +39,8 @@ def test_half_a_benchmark_may_be_missing_and_more_stops_the_run_with_what_to_loo
         UserError, match=r"mlvu: 3 of 5 .*0\.5\) allows\. The first: mlvu/1_plotQA\.json:3: no gold answer"
     ):
         check_complete(items("mlvu", 4), unusable, [BAD_ROW], 0.5)
+
+
+def test_a_row_that_is_empty_in_the_published_file_is_not_lost() -> None:
+    published = BAD_ROW.model_copy(update={"item": "mlvu/7_topic_reasoning.json:26"})
+    assert num_lost([BAD_ROW, published]) == 1

@@ -8,6 +8,7 @@ import pytest
 
 from tpo.errors import UserError
 from tpo.evaluation.benchmarks import tempcompass
+from tpo.evaluation.benchmarks.defects import GOLD_TWICE
 from tpo.records import Item, Reason
 
 ROW = {"question": "What does the dog do?\nA. it sits\nB. it jumps\nC. it runs", "answer": "B. it jumps"}
@@ -62,7 +63,6 @@ def test_dimensions_are_categories_and_questions_of_several_lines_and_two_option
         ({"question": "Who?\nA. it sits\nC. it jumps", "answer": "C. it jumps"}, "expected a question and lines"),
         ({"question": "Who?\nA. it sits\nB. it jumps\nor so"}, "expected a question and lines"),
         ({"question": "A. it sits\nB. it jumps"}, "the question is empty"),
-        ({"question": "Who?\nA. it jumps\nB. it jumps"}, "the gold answer is there twice"),
     ],
 )
 def test_a_bad_question_is_set_aside_by_name_and_the_others_are_kept(
@@ -73,6 +73,12 @@ def test_a_bad_question_is_set_aside_by_name_and_the_others_are_kept(
     (rejection,) = rejections
     assert (rejection.item, rejection.reason) == ("tempcompass/multi-choice.json:1/action/1", Reason.BAD_ITEM)
     assert expected in rejection.detail
+
+
+def test_a_question_whose_gold_option_is_there_twice_is_defective(tmp_path: Path) -> None:
+    twice = {"question": "Who?\nA. it jumps\nB. it jumps", "answer": "A. it jumps"}
+    (item,), rejections = tempcompass.load(write(tmp_path, {"1": {"action": [twice]}}))
+    assert (item.defects, rejections) == ((GOLD_TWICE,), [])
 
 
 def test_what_is_no_list_of_questions_and_a_video_outside_the_folder_are_set_aside(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tpo.records import GateDecision
 from tpo.registry.gate import Evidence, Gain, decide, gather
 
-GAIN = Gain(difference=0.11, low=0.08, high=0.14, num_items=600, num_videos=60)
+GAIN = Gain(difference=0.11, low=0.08, high=0.14, p=1e-9, num_items=600, num_videos=60)
 GOOD = Evidence(
     gain=GAIN, validation_passed=True, num_unanswered=0, base_id="aa", candidate_id="bb", why="all benchmarks"
 )
@@ -20,7 +20,7 @@ def test_a_candidate_with_all_evidence_and_a_clear_gain_is_promoted():
     assert decision.promote
     assert all(rule.passed for rule in decision.rules)
     assert decision.summary == (
-        "Promoted: tuned minus base is +11.0 points, interval [+8.0, +14.0], on 600 items of 60 videos."
+        "Promoted: tuned minus base is +11.0 points, interval [+8.0, +14.0], p 1e-09, on 600 items of 60 videos."
     )
 
 
@@ -31,6 +31,7 @@ def test_a_candidate_with_all_evidence_and_a_clear_gain_is_promoted():
         ({"gain": GAIN.model_copy(update={"num_items": 0, "num_videos": 0})}, {"measured"}),
         ({"gain": GAIN.model_copy(update={"num_videos": 1})}, {"measured"}),
         ({"gain": GAIN.model_copy(update={"low": -0.01})}, {"better_than_base"}),
+        ({"gain": GAIN.model_copy(update={"p": 0.12})}, {"better_than_base"}),
         ({"validation_passed": None}, {"validated"}),
         ({"validation_passed": False}, {"validated"}),
         ({"num_unanswered": None}, {"complete"}),
@@ -60,11 +61,19 @@ def test_a_lower_bound_exactly_at_the_required_gain_refuses():
 
 
 METRICS = {
-    "all": {"difference": 0.11, "difference_low": 0.08, "difference_high": 0.14, "num_items": 600, "num_videos": 60},
-    "status": {
-        "base": {"ok": 600, "video_missing": 0, "video_broken": 0},
-        "tuned": {"ok": 600, "video_missing": 0, "video_broken": 0},
+    "all": {
+        "difference": 0.11,
+        "difference_low": 0.08,
+        "difference_high": 0.14,
+        "holm_p": 1e-9,
+        "num_items": 600,
+        "num_videos": 60,
     },
+    "status": {
+        "base": {"ok": 600, "ambiguous": 0, "video_missing": 0, "video_broken": 0, "too_long": 0},
+        "tuned": {"ok": 599, "ambiguous": 1, "video_missing": 0, "video_broken": 0, "too_long": 0},
+    },
+    "incomplete": {"num_videos_missing": 0, "num_videos_broken": 0, "num_bad_rows": 0},
 }
 
 
@@ -82,7 +91,15 @@ def test_metrics_that_lack_something_refuse_and_say_what(metrics):
 
 
 def test_an_item_without_an_answer_from_either_model_is_counted():
-    broken = {"ok": 598, "video_missing": 1, "video_broken": 1}
+    broken = {"ok": 597, "ambiguous": 0, "video_missing": 1, "video_broken": 1, "too_long": 1}
     status = {"base": METRICS["status"]["base"], "tuned": broken}
     evidence = gather(METRICS | {"status": status}, validation_passed=True, base_id="aa", candidate_id="bb")
-    assert evidence.num_unanswered == 2
+    assert evidence.num_unanswered == 3
+
+
+def test_a_row_that_could_not_be_asked_is_evidence_that_is_missing_and_a_tie_is_not():
+    rows = METRICS["incomplete"] | {"num_bad_rows": 1}
+    evidence = gather(METRICS | {"incomplete": rows}, validation_passed=True, base_id="aa", candidate_id="bb")
+    assert evidence.num_unanswered == 1
+    assert failed(decide(evidence, 0.0)) == {"complete"}
+    assert gather(METRICS, validation_passed=True, base_id="aa", candidate_id="bb").num_unanswered == 0

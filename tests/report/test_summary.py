@@ -37,7 +37,7 @@ def _metrics() -> dict[str, object]:
             id=str(i), benchmark="mlvu", video=f"{i // 2}.mp4", question="?", options=("a", "b"), gold=0,
             duration_group="short", category="order",
         )
-        for i in range(8)
+        for i in range(16)
     ]  # fmt: skip
     base = [predict(item, "base", (-1.0, 0.0) if int(item.id) % 2 else (0.0, -1.0)) for item in items]
     tuned = [predict(item, "tuned", (0.0, -1.0)) for item in items]
@@ -79,7 +79,8 @@ def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_wh
     assert "Short of     9 pairs to train on, 100 were asked for" in text
     assert "Captions     has not run" in text
     assert "Benchmarks   training videos partly checked against the benchmarks'" in text
-    assert "mlvu  50.0 % [21.5, 78.5] → 100.0 % [67.6, 100.0], difference +50.0 [+50.0, +50.0]; 8 items" in text
+    assert "mlvu  50.0 % [28.0, 72.0] → 100.0 % [80.6, 100.0], difference +50.0 [+50.0, +50.0]; 16 items" in text
+    assert "  better: +50.0 points [+50.0, +50.0], p 0.0078 (Holm). Whether it needs the video" in text
     assert "Promoted: tuned minus base is +50.0 points" in text
     for place in ("reports/index.html", "reports/data_docs/index.html", "mlflow ui --backend-", "prefect server start"):
         assert place in text
@@ -104,7 +105,7 @@ def test_the_page_is_one_small_file_that_loads_nothing(finished: Path):
     assert "@import" not in page
     assert "<link" not in page
     assert len(page) < 20_000
-    for fact in ("50.0 % [21.5, 78.5]", "+50.0 [+50.0, +50.0]", "2 too short, 1 unreadable", "better_than_base"):
+    for fact in ("50.0 % [28.0, 72.0]", "+50.0 [+50.0, +50.0]", "2 too short, 1 unreadable", "better_than_base"):
         assert fact in page
 
 

@@ -12,8 +12,11 @@ from typing import Any
 from pydantic import Field
 
 from tpo.evaluation.comparison import BASE_TO_TUNED, Comparison, compare
+from tpo.evaluation.compatible import compatible_metrics
 from tpo.evaluation.contrasts import Contrast, contrasts
-from tpo.records import Condition, Method, Prediction, PredictionStatus, Record, Role, Task
+from tpo.evaluation.free_answers import free_answer_metrics
+from tpo.evaluation.grounding import grounding_metrics
+from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Record, Role, Task
 
 Comparisons = tuple[Comparison, ...]
 CHAMPION_TO_TUNED: tuple[Role, Role] = ("champion", "tuned")
@@ -30,13 +33,28 @@ class Analysis(Record):
     controls: tuple[Contrast, ...]
     champion: Comparisons = Field(description="primary, champion to tuned")
     champion_controls: tuple[Contrast, ...]
+    elsewhere: dict[str, dict[Role, dict[str, Any]]] = Field(
+        description="what others count: `grounding`, `marks` of free answers and `compatible` scores, by benchmark"
+    )
     status: dict[Role, dict[PredictionStatus, int]] = Field(description="of primary: predictions of each status")
     num_videos_missing: int
     num_videos_broken: int
 
 
-def analyse(predictions: Sequence[Prediction], *, confidence: float, samples: int, seed: int) -> Analysis:
+def analyse(
+    predictions: Sequence[Prediction],
+    items: Sequence[Item] = (),
+    *,
+    letters: bool = False,
+    confidence: float,
+    samples: int,
+    seed: int,
+) -> Analysis:
     """Compare whatever there is to compare.
+
+    Args:
+        items: that were asked; without them nothing is counted as others count it.
+        letters: the models were asked for letters, which is what compatible scores read.
 
     Raises:
         ValueError: two models were asked different items, or one of them nothing; see `compare`.
@@ -49,6 +67,7 @@ def analyse(predictions: Sequence[Prediction], *, confidence: float, samples: in
 
     primary = _asked(predictions, Task.CHOICE, Method.LOGPROB)
     has_champion = any(one.model == "champion" for one in predictions)
+    roles: tuple[Role, ...] = ("base", "tuned", "champion") if has_champion else ("base", "tuned")
     return Analysis(
         primary=compared(primary),
         without_defects=compared([one for one in primary if not one.defective]),
@@ -58,10 +77,33 @@ def analyse(predictions: Sequence[Prediction], *, confidence: float, samples: in
         controls=tuple(contrasts(predictions, **resampled)),
         champion=compared(primary, CHAMPION_TO_TUNED) if has_champion else (),
         champion_controls=tuple(contrasts(predictions, roles=CHAMPION_TO_TUNED, **resampled)) if has_champion else (),
-        status={role: _statuses(primary, role) for role in ("base", "tuned", *(("champion",) if has_champion else ()))},
+        elsewhere=_elsewhere(predictions, items, roles, letters=letters),
+        status={role: _statuses(primary, role) for role in roles},
         num_videos_missing=_num_videos(predictions, PredictionStatus.VIDEO_MISSING),
         num_videos_broken=_num_videos(predictions, PredictionStatus.VIDEO_BROKEN),
     )
+
+
+def _elsewhere(
+    predictions: Sequence[Prediction], items: Sequence[Item], roles: Sequence[Role], *, letters: bool
+) -> dict[str, dict[Role, dict[str, Any]]]:
+    if not items:
+        return {}
+    found: dict[str, dict[Role, dict[str, Any]]] = {"grounding": {}, "marks": {}, "compatible": {}}
+    for role in roles:
+        own = [one for one in predictions if one.model == role]
+        choices, spans = _asked(own, Task.CHOICE, Method.LOGPROB), _asked(own, Task.SPAN, Method.GENERATION)
+        found["grounding"][role] = grounding_metrics(items, choices + spans)
+        marks = {benchmark: [one for one in own if one.benchmark == benchmark] for benchmark in _benchmarks(items)}
+        found["marks"][role] = {name: told for name, ones in marks.items() if (told := free_answer_metrics(ones))}
+        found["compatible"][role] = compatible_metrics(
+            items, choices, _asked(own, Task.CHOICE, Method.GENERATION) if letters else []
+        )
+    return found
+
+
+def _benchmarks(items: Sequence[Item]) -> list[str]:
+    return sorted({item.benchmark for item in items})
 
 
 def _asked(predictions: Sequence[Prediction], task: Task, method: Method) -> list[Prediction]:

@@ -19,13 +19,15 @@ ours. Macro is a mean over the tasks there are; lmms-eval counts tasks without a
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from tpo.records import Item, Prediction, Record
 
 Mode = Literal["official", "lmms_eval"]
+
+_MACRO = ("mlvu", "mlvu_test")
 
 _LEAD_INS = (
     "The best answer is",
@@ -117,12 +119,37 @@ def compatible_accuracy(items: Sequence[Item], texts: Sequence[str], mode: Mode)
     return CompatibleAccuracy(
         benchmark=benchmark,
         mode=mode,
-        accuracy=_macro(counted) if benchmark in ("mlvu", "mlvu_test") else micro,
+        accuracy=_macro(counted) if benchmark in _MACRO else micro,
         micro=micro,
         num_items=len(items),
         num_counted=len(counted),
         num_random_draws=sum(score.random_draw for score in scores),
     )
+
+
+def compatible_metrics(
+    items: Sequence[Item], choices: Sequence[Prediction], written: Sequence[Prediction]
+) -> dict[str, dict[str, Any]]:
+    """What other programs would print for one model, per benchmark that they know: shares, 1 = 100 %.
+
+    `{"mlvu": {"m_avg": …, "official": {"accuracy": …, "micro": …, …}, "lmms_eval": {…}}}`; `m_avg` is MLVU's mean over
+    tasks of our own answers.
+
+    Args:
+        choices: the model's answers by log-probability.
+        written: what it wrote when it was asked for a letter; none = the programs' scores are not known.
+    """
+    texts = {one.item_id: one.text for one in written}
+    result: dict[str, dict[str, Any]] = {}
+    for benchmark in dict.fromkeys(benchmark for benchmark, _ in _RULES):
+        own = [one for one in choices if one.benchmark == benchmark]
+        if own and benchmark in _MACRO:
+            result[benchmark] = {"m_avg": macro_by_category(own)}
+        replied = [item for item in items if item.benchmark == benchmark and item.id in texts]
+        for mode in get_args(Mode) if replied else ():
+            numbers = compatible_accuracy(replied, [texts[item.id] for item in replied], mode)
+            result.setdefault(benchmark, {})[mode] = numbers.model_dump(exclude={"benchmark", "mode"})
+    return result
 
 
 def macro_by_category(predictions: Sequence[Prediction]) -> float:

@@ -7,27 +7,21 @@ from typing import Any
 from tpo.evaluation.analysis import Analysis
 from tpo.evaluation.comparison import Comparison, ModelScore
 from tpo.evaluation.contrasts import Contrast
-from tpo.evaluation.free_answers import free_answer_metrics
-from tpo.evaluation.grounding import grounding_metrics
 from tpo.evaluation.intervals import Interval
 from tpo.evaluation.verdict import verdict
-from tpo.records import Condition, Item, Method, Prediction, Task
+from tpo.records import Condition, Task
 
 
-def metrics(
-    analysis: Analysis, items: Sequence[Item], predictions: Sequence[Prediction], *, num_bad_rows: int = 0
-) -> dict[str, Any]:
+def metrics(analysis: Analysis, num_bad_rows: int = 0) -> dict[str, Any]:
     """All numbers of a run as nested JSON. Shares and differences of shares, 1 = 100 %; MLflow's names take few signs.
 
     `{"all": {…}, "mlvu": {…}, "champion": {"all": {…}}, "status": {role: {status: n}}, "incomplete": {…}}`; a benchmark
     has the primary comparison's numbers and `verdict`, the breakdowns `duration_group`, `category` and `granularity`
     by group, and beside them, where asked: `without_defects`, `generation`, `free_answers`, `spans`, and `conditions`
-    by control, `grounding` and `marks` (of free answers) by role.
+    by control, `grounding`, `marks` (of free answers) and `compatible` by role.
 
     Args:
-        items: that were asked.
-        predictions: all of them; `analysis` is of them.
-        num_bad_rows: rows of the benchmarks that no question could be made of.
+        num_bad_rows: rows of the benchmarks that no question could be made of, as it could be of those published.
     """
     result = _compared(analysis.primary, analysis.controls)
     beside = {
@@ -40,13 +34,10 @@ def metrics(
         for comparison in comparisons:
             if comparison.group_by == "overall":
                 result.setdefault(comparison.benchmark, {})[name] = _comparison(comparison)
-    for role in analysis.status:
-        own = [one for one in predictions if one.model == role and one.condition is Condition.FULL]
-        for benchmark, numbers in grounding_metrics(items, _one_way_each(own)).items():
-            result.setdefault(benchmark, {}).setdefault("grounding", {})[role] = numbers
-        for benchmark in sorted({one.benchmark for one in own if one.task is Task.OPEN}):
-            marks = free_answer_metrics([one for one in own if one.benchmark == benchmark])
-            result.setdefault(benchmark, {}).setdefault("marks", {})[role] = marks
+    for name, by_role in analysis.elsewhere.items():
+        for role, by_benchmark in by_role.items():
+            for benchmark, numbers in by_benchmark.items():
+                result.setdefault(benchmark, {}).setdefault(name, {})[role] = numbers
     if analysis.champion:
         result["champion"] = _compared(analysis.champion, analysis.champion_controls)
     result["status"] = {
@@ -58,11 +49,6 @@ def metrics(
         "num_bad_rows": num_bad_rows,
     }
     return result
-
-
-def _one_way_each(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Of choice items the primary way; spans are written in any case."""
-    return [one for one in predictions if (one.task is Task.CHOICE) == (one.method is Method.LOGPROB)]
 
 
 def headline(analysis: Analysis) -> dict[str, dict[str, float]]:

@@ -35,7 +35,8 @@ from pathlib import Path
 import numpy as np
 
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks.rows import STAGE, Row, check_path, check_text, collect
+from tpo.evaluation.benchmarks.defects import with_defects
+from tpo.evaluation.benchmarks.rows import STAGE, BadRowError, Row, check_path, check_text, collect
 from tpo.params import NeedleMode, NeedleParams
 from tpo.records import Item, NeedleShown, Reason, Record, Rejection, Video, View, content_id
 from tpo.video.decode import errors_named
@@ -115,6 +116,8 @@ def load_needles(folder: Path, prober: Prober) -> tuple[list[Needle], list[Video
     def to_item(row: _Row, _number: int) -> Item:
         question, options = check_text(row.question, row.options, row.gold)
         item = _item(f"{NAME}/{row.id}", check_path(f"clips/{row.clip}"), question, options, row.gold)
+        if defects := with_defects(item).defects:  # these files are the user's own, and can be put right
+            raise BadRowError(defects[0])
         sources.setdefault(item.id, row.source)
         return item
 

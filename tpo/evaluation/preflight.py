@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tpo.errors import UserError
+from tpo.evaluation.benchmarks.defects import UNASKABLE
 from tpo.evaluation.benchmarks.rows import STAGE
 from tpo.evaluation.benchmarks.subtitles import SubtitleError, read_subtitles, under_frames
 from tpo.evaluation.scoring import predict_failure
@@ -81,6 +82,11 @@ def read_lines(
                 reason = Reason.SUBTITLES_UNUSABLE
                 flagged.append(Rejection(stage=STAGE, item=item.id, reason=reason, detail=str(error)))
     return lines, flagged
+
+
+def num_lost(bad_rows: Sequence[Rejection]) -> int:
+    """Rows that could be asked if the files were as published."""
+    return sum(row.item not in UNASKABLE for row in bad_rows)
 
 
 def check_complete(

@@ -13,6 +13,8 @@ from pydantic import Field
 
 from tpo.records import GateDecision, GateRule, Record
 
+MAX_P = 0.05  # the interval resamples videos and is too narrow where there are few; the exact test is right there too
+_UNANSWERED = ("video_missing", "video_broken", "too_long")
 MIN_VIDEOS = 2  # the interval resamples videos; of a single video it has no width and would "prove" anything
 
 
@@ -22,6 +24,7 @@ class Gain(Record):
     difference: float
     low: float
     high: float
+    p: float = Field(ge=0, le=1, description="exact McNemar test of gained against lost items, two-sided")
     num_items: int = Field(ge=0)
     num_videos: int = Field(ge=0)
 
@@ -31,7 +34,9 @@ class Evidence(Record):
 
     gain: Gain | None
     validation_passed: bool | None = Field(description="the verdict on the training pairs")
-    num_unanswered: int | None = Field(ge=0, description="planned items without an answer: video missing or broken")
+    num_unanswered: int | None = Field(
+        ge=0, description="planned items without an answer: bad row, video missing or broken, prompt too long"
+    )
     base_id: str | None = Field(description="content id of the base model's weights")
     candidate_id: str | None
     why: str = Field(description="what was compared on what, or why something is not known")
@@ -48,15 +53,18 @@ def gather(
     gain = unanswered = None
     why = "base and tuned on all benchmarks' items, interval resampled by video"
     try:
-        overall, status = (metrics or {})["all"], (metrics or {})["status"]
+        overall, status, incomplete = ((metrics or {})[key] for key in ("all", "status", "incomplete"))
         gain = Gain(
             difference=overall["difference"],
             low=overall["difference_low"],
             high=overall["difference_high"],
+            p=overall["holm_p"],
             num_items=overall["num_items"],
             num_videos=overall["num_videos"],
         )
-        unanswered = max(sum(status[model].values()) - status[model]["ok"] for model in ("base", "tuned"))
+        unanswered = incomplete["num_bad_rows"] + max(
+            sum(status[model][what] for what in _UNANSWERED) for model in ("base", "tuned")
+        )
     except KeyError as error:
         why = f"the evaluation's metrics lack {error}"
     return Evidence(
@@ -94,7 +102,8 @@ def decide(evidence: Evidence, min_gain: float) -> GateDecision:
 def _describe(gain: Gain) -> str:
     return (
         f"tuned minus base is {100 * gain.difference:+.1f} points, interval "
-        f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], on {gain.num_items} items of {gain.num_videos} videos"
+        f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], p {gain.p:.2g}, on {gain.num_items} items of "
+        f"{gain.num_videos} videos"
     )
 
 
@@ -130,7 +139,7 @@ def _complete(evidence: Evidence) -> GateRule:
     if missing is None:
         reason = "it is not known whether every planned item was answered"
     elif missing:
-        reason = f"{missing} planned items have no answer because their video is missing or broken"
+        reason = f"{missing} planned items have no answer: bad row, video missing or broken, or prompt too long"
     else:
         reason = "every planned item was answered"
     return GateRule(name="complete", passed=missing == 0, value=missing, threshold=0, reason=reason)
@@ -152,13 +161,15 @@ def _better(evidence: Evidence, min_gain: float) -> GateRule:
     gain = evidence.gain
     if gain is None:
         reason = "no gain over the base model is shown"
-    elif gain.low > min_gain:
+    elif gain.low > min_gain and gain.p < MAX_P:
         reason = f"{_describe(gain)}, above {100 * min_gain:+.1f}"
+    elif gain.low > min_gain:
+        reason = f"{_describe(gain)}: so many items could have changed by chance"
     else:
         reason = f"{_describe(gain)}: its lower end is not above {100 * min_gain:+.1f}"
     return GateRule(
         name="better_than_base",
-        passed=gain is not None and gain.low > min_gain,
+        passed=gain is not None and gain.low > min_gain and gain.p < MAX_P,
         value=None if gain is None else gain.low,
         threshold=min_gain,
         reason=reason,

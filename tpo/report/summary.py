@@ -17,6 +17,7 @@ from tpo.curation.mix import Lengths, MixReport
 from tpo.errors import UserError
 from tpo.records import GateDecision, PreferencePair, Record
 from tpo.registry.tracking import redact, tracking_uri
+from tpo.report.scores import Score, benchmark_scores, percent, points, scores_beside, to_lines
 from tpo.store import MANIFEST, Manifest, read_manifest, read_records, write_atomic
 from tpo.validation.checkpoint import ValidationVerdict
 
@@ -46,23 +47,6 @@ class Stage(Record):
     seconds: float
 
 
-class Estimate(Record):
-    """A share or a difference of shares (1 = 100 %) with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Score(Record):
-    benchmark: str
-    num_items: int
-    num_videos: int
-    base: Estimate
-    tuned: Estimate
-    difference: Estimate
-
-
 class Sample(Record):
     granularity: str
     question: str
@@ -88,6 +72,8 @@ class Summary(Record):
     validation: ValidationVerdict | None
     benchmarks_checked: dict[str, str]
     scores: tuple[Score, ...]
+    beside: tuple[Score, ...]
+    verdict: str
     unanswered: dict[str, int]
     decision: GateDecision | None
     places: tuple[Place, ...]
@@ -121,7 +107,9 @@ def collect(root: Path) -> Summary:
             for what, stage in {"videos": "Videos", "questions": "Queries"}.items()
             if stage in manifests and "benchmarks" in manifests[stage].facts
         },
-        scores=tuple(_score(name, numbers) for name, numbers in metrics.items() if "accuracy_tuned" in numbers),
+        scores=benchmark_scores(metrics),
+        beside=scores_beside(metrics),
+        verdict=metrics.get("all", {}).get("verdict", ""),
         unanswered=metrics.get("incomplete", {}),
         decision=None if decision is None else GateDecision.model_validate(decision),
         places=_places(root),
@@ -163,20 +151,6 @@ def _samples(pairs: list[PreferencePair]) -> tuple[Sample, ...]:
     )
 
 
-def _score(benchmark: str, numbers: Mapping[str, Any]) -> Score:
-    def estimate(name: str) -> Estimate:
-        return Estimate(value=numbers[name], low=numbers[f"{name}_low"], high=numbers[f"{name}_high"])
-
-    return Score(
-        benchmark=benchmark,
-        num_items=numbers["num_items"],
-        num_videos=numbers["num_videos"],
-        base=estimate("accuracy_base"),
-        tuned=estimate("accuracy_tuned"),
-        difference=estimate("difference"),
-    )
-
-
 def _places(root: Path) -> tuple[Place, ...]:
     uri = redact(tracking_uri())
     places = [
@@ -187,14 +161,6 @@ def _places(root: Path) -> tuple[Place, ...]:
     if (root / DATA_DOCS).is_file():
         places.insert(1, Place(name="Data Docs", where=str(DATA_DOCS), command=f"python -m webbrowser {DATA_DOCS}"))
     return tuple(places)
-
-
-def percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def points(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
 def counts(numbers: Mapping[str, int]) -> str:
@@ -220,13 +186,9 @@ def to_text(summary: Summary) -> str:
     if summary.benchmarks_checked:
         lines.append(f"{'Benchmarks':<12} {benchmarks_text(summary.benchmarks_checked)}")
     if summary.scores:
-        width = max(len(score.benchmark) for score in summary.scores)
-        lines += ["", "Accuracy, base → tuned, with intervals over videos"]
-    for score in summary.scores:
-        lines.append(
-            f"  {score.benchmark:<{width}}  {percent(score.base)} → {percent(score.tuned)}, difference "
-            f"{points(score.difference)}; {score.num_items} items, {score.num_videos} videos"
-        )
+        width = max(len(score.name) for score in (*summary.scores, *summary.beside))
+        lines += ["", "Accuracy, base → tuned, with intervals over videos", *to_lines(summary.scores, width)]
+        lines += [f"  {summary.verdict}", *to_lines(summary.beside, width)]
     if any(summary.unanswered.values()):
         lines.append(f"  Unanswered: {counts(unanswered_videos(summary))}")
     lines += ["", summary.decision.summary if summary.decision else "The gate has not decided yet."]

@@ -95,6 +95,7 @@ def load(folder: Path) -> Loaded:
             "task": Task.SPAN,
             "options": (),
             "gold": None,
+            "defects": (),  # what is wrong with options is not wrong with times
             "spans_s": row.spans_s,
         }
         return Item.model_validate(dict(choice) | changed)
