@@ -1,5 +1,6 @@
 """What models said is kept by what they were asked, over restarts, and by whoever writes it."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -37,3 +38,21 @@ def test_threads_and_processes_may_write_at_once(tmp_path: Path) -> None:
     assert other.returncode == 0
     assert all(cache.get(f"{t} {n}") == str(n) for t in range(4) for n in range(50))
     assert all(cache.get(f"process {n}") == str(n) for n in range(100))
+
+
+def test_several_replies_are_kept_together_or_after_a_kill_in_between_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "replies.sqlite"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from tpo.replies import ReplyCache\n"
+        "class Killing(dict):\n"
+        "    def items(self):\n"
+        "        yield 'a', '1'\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ReplyCache(Path(sys.argv[1])).put_all(Killing())"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(file)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    cache = ReplyCache(file)
+    assert cache.get("a") is None
+    cache.put_all({"a": "1", "b": "2"})
+    assert [cache.get(key) for key in "ab"] == ["1", "2"]

@@ -1,0 +1,95 @@
+"""The champion, out of a real registry, as a checkpoint that can be measured again."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
+from tpo.demo.world import plan_events, write_video
+from tpo.errors import UserError
+from tpo.models import load_model, model_id
+from tpo.params import ModelParams
+from tpo.records import GateDecision
+from tpo.registry.champion import fetch_champion
+from tpo.registry.package import promote, register
+from tpo.registry.tracking import log_stage
+
+PROMOTE = GateDecision(promote=True, rules=(), summary="Promoted: better.")
+MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}, "prompts": "question"}
+
+
+@pytest.fixture(scope="module")
+def project(tracking_folder: Path) -> Path:
+    """A base model, a full model and an adapter on the base, registered as versions 1 and 2 of `fetched`."""
+    from peft import LoraConfig, get_peft_model
+
+    tokenizer = build_tokenizer()
+    for seed, name in enumerate(("base", "full")):
+        save_checkpoint(build_model(tokenizer, seed), tokenizer, tracking_folder / name)
+    base = load_model(of("base"))
+    config = LoraConfig(r=2, target_modules=base.family.lora_targets, base_model_name_or_path="base")
+    get_peft_model(base.model, config).save_pretrained(tracking_folder / "adapter")
+    write_video(tracking_folder / "clip.mp4", plan_events(np.random.default_rng(0), 4), 0.0)
+    for name in ("full", "adapter"):
+        register(
+            Path(name),
+            base="base",
+            base_revision=None,
+            name="fetched",
+            measured_with=MEASURED_WITH,
+            tags={"candidate_id": model_id(of(name))},
+            metrics={},
+            run_id=log_stage("train", "tpo", params={}, metrics={}),
+            example={"video": "clip.mp4", "question": "Which color is the star?"},
+        )
+    return tracking_folder
+
+
+def of(name: str | Path) -> ModelParams:
+    return ModelParams(base=str(name), dtype="float32", device="cpu")
+
+
+def test_where_nothing_was_promoted_there_is_no_champion(project: Path, tmp_path: Path) -> None:
+    assert fetch_champion("fetched", tmp_path) is None
+    assert fetch_champion("of-another-name", tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("version", "name"), [("1", "full"), ("2", "adapter")])
+def test_the_champion_is_the_model_that_was_registered(project: Path, tmp_path: Path, version: str, name: str) -> None:
+    promote("fetched", version, PROMOTE)
+    champion = fetch_champion("fetched", tmp_path)
+    assert champion is not None
+    assert (champion.version, champion.candidate_id) == (version, model_id(of(name)))
+    assert champion.measured_with == MEASURED_WITH
+    fetched, original = load_model(of(champion.checkpoint)), load_model(of(name))
+    weights = original.model.state_dict()
+    assert all(bool((value == weights[key]).all()) for key, value in fetched.model.state_dict().items())
+
+
+def test_a_version_is_fetched_once_and_again_if_that_was_cut_short(project: Path, tmp_path: Path) -> None:
+    promote("fetched", "1", PROMOTE)
+    champion = fetch_champion("fetched", tmp_path)
+    assert champion is not None
+    weights = champion.checkpoint / "model.safetensors"
+    weights.write_bytes(b"kept")
+    fetch_champion("fetched", tmp_path)
+    assert weights.read_bytes() == b"kept", "it was fetched already"
+    (tmp_path / "fetched-1/fetched").unlink()
+    fetch_champion("fetched", tmp_path)
+    assert weights.read_bytes() == (project / "full/model.safetensors").read_bytes()
+
+
+def test_an_adapter_on_another_base_is_refused(project: Path, tmp_path: Path) -> None:
+    promote("fetched", "2", PROMOTE)
+    kept = tmp_path / "kept"
+    shutil.copytree("base", kept)
+    try:
+        save_checkpoint(build_model(build_tokenizer(), 7), build_tokenizer(), Path("base"))
+        with pytest.raises(UserError, match=r"not the one this adapter was trained on"):
+            fetch_champion("fetched", tmp_path / "champions")
+    finally:
+        shutil.rmtree("base")
+        shutil.copytree(kept, "base")
