@@ -161,6 +161,8 @@ def ask(
 ) -> list[Prediction]:
     """What one model says to all that is planned; frames come from the cache after the first model's turn."""
     name, per_task = functools.partial(_name, role), params.runtime.items_per_task
+    if any(name(job) not in stage.journal.done for job in jobs):
+        examinee(role, model, params.evaluate.num_frames)  # before several tasks want it at once
     return of_kind(stage.map(examine_videos, jobs, name, per_task, role, model, folder, params.evaluate), Prediction)
 
 

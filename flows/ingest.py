@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.frames import INDEXES, prober
 from flows.stage import CATALOG, Done, Stage, of_kind, run, stage_flow, stage_task
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks import find_items
+from tpo.evaluation.benchmarks import NEEDLES, find_items
 from tpo.params import CopyParams, Params, ProbeParams, load_params
 from tpo.records import Record, Rejection, Video
 from tpo.store import count_reasons
@@ -46,7 +46,11 @@ def ingest() -> None:
     params = load_params()
     settings = params.ingest
     files = [(params.data.videos, path) for path in find_videos(params.data.videos, settings.extensions)]
-    theirs = [(params.data.benchmarks, path) for path in find_files(params.data.benchmarks, settings.extensions)]
+    theirs = [
+        (params.data.benchmarks, path)
+        for path in find_files(params.data.benchmarks, settings.extensions)
+        if not path.is_relative_to(params.data.benchmarks / NEEDLES)
+    ]
     key = (settings.probe.model_dump(mode="json"), VERSION, [_state(file) for file in files + theirs])
     with Stage("ingest", "files", *key, unit="files") as stage:
         probed = stage.map(probe_files, files + theirs, _name, params.runtime.items_per_task, settings.probe)

@@ -8,9 +8,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import load, save_tiny
 
 from tpo.demo.benchmarks import write_benchmarks
+from tpo.errors import UserError
 from tpo.evaluation.asking import Job, plan
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.preflight import check_video, group_by_video, video_path, without_video
@@ -200,6 +202,24 @@ def test_a_prompt_too_long_for_the_decoder_is_counted_and_the_others_are_asked(
     assert statuses.pop(long.id) is PredictionStatus.TOO_LONG
     assert set(statuses.values()) == {PredictionStatus.OK}
     assert "was made for 4096" in next(p.detail for p in predictions if p.item_id == long.id)
+
+
+def test_memory_that_runs_out_is_named_with_what_to_do_and_what_was_said_is_kept(
+    examinee: Examinee,
+    root: Path,
+    groups: list[list[Item]],
+    videos: list[Video],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = ask(examinee, root, jobs(groups[:1], videos[:1]))
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore.")
+
+    monkeypatch.setattr(VideoLMM, "examine", full)
+    with pytest.raises(UserError, match=r"6 frames and 16 answers at a time: .* 20 GiB\. Lower evaluate\.batch_size"):
+        ask(examinee, root, jobs(groups, videos))
+    assert ask(examinee, root, jobs(groups[:1], videos[:1])) == first
 
 
 def test_a_video_that_breaks_after_it_was_looked_at_is_broken_and_the_others_go_on(

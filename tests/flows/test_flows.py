@@ -131,7 +131,7 @@ def resume(stage: str, folder: Path, environment: dict[str, str], num_items: int
     return found
 
 
-@pytest.mark.parametrize(("stage", "num_items"), [("ingest", 13 + 6), ("answer", 6), ("evaluate", 6)])
+@pytest.mark.parametrize(("stage", "num_items"), [("ingest", 13 + 6), ("answer", 6), ("evaluate", 100)])
 def test_a_killed_stage_goes_on_and_ends_as_an_undisturbed_one(
     project: Path, copy: Path, environment: dict[str, str], stage: str, num_items: int
 ) -> None:

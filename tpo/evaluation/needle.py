@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from tpo.errors import UserError
+from tpo.evaluation.benchmarks import NEEDLES
 from tpo.evaluation.benchmarks.defects import with_defects
 from tpo.evaluation.benchmarks.rows import STAGE, BadRowError, Row, check_path, check_text, collect
 from tpo.params import NeedleMode, NeedleParams
@@ -45,7 +46,7 @@ from tpo.video.probe import Prober
 from tpo.video.sample import dense, needle_inserted
 from tpo.video.splice import Part, splice
 
-NAME = "needle"
+NAME = NEEDLES
 LAYOUT = "needle/needles.json, needle/clips/ and needle/haystacks/"
 _MIN_CHANGE = 0.3  # grey levels from one sampled picture to the next: as `ingest` calls a video static, as shipped
 _EDGE_S = 0.6e-3  # views and containers round to milliseconds

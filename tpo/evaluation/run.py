@@ -10,6 +10,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+import torch
+
+from tpo.errors import UserError
 from tpo.evaluation.asking import Ask, Job
 from tpo.evaluation.benchmarks.rows import STAGE
 from tpo.evaluation.grounding import predict_span
@@ -50,7 +53,7 @@ def examine(
     Every ask has one prediction. One that was answered before is not asked again, and its view is not decoded.
 
     Raises:
-        UserError: the model's template or tokenizer cannot show a video.
+        UserError: the model's template or tokenizer cannot show a video, or memory runs out.
     """
     todo = [(job, _not_yet_said(examinee, job, params)) for job in jobs]
     wanted = [(job.path, view) for job, by_view in todo for view in by_view if view is not None]
@@ -96,6 +99,12 @@ def _ask(
             return {examinee.key(asks[0], params): (PredictionStatus.TOO_LONG, str(error))}
         alone = [_ask(examinee, frames, [ask], params) for ask in asks]
         return {key: why for failed in alone for key, why in failed.items()}
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"Out of memory with {params.num_frames} frames and {params.batch_size} answers at a time: "
+            f"{str(error).splitlines()[0]} Lower evaluate.batch_size, or show all models fewer frames "
+            "(evaluate.num_frames), which is another measurement. What was asked so far is kept."
+        ) from error
     said = [json.dumps(one) for one in scores] + [json.dumps(asdict(one)) for one in texts]
     keys = [examinee.key(ask, params) for ask in scored + written]
     examinee.said.put_all(dict(zip(keys, said, strict=True)))

@@ -16,6 +16,9 @@ from tpo.evaluation.benchmarks.defects import unseen
 from tpo.evaluation.benchmarks.rows import join
 from tpo.records import Item, Rejection
 
+# The folder of the needle test (`tpo.evaluation.needle`). What is in there comes from one's own videos, so ingest does
+# not take it for a benchmark that must not be trained on.
+NEEDLES = "needle"
 BENCHMARKS = (longvideobench, mlvu, mlvu_test, videomme, nextgqa, charades_sta, tempcompass)
 
 
