@@ -83,7 +83,7 @@ def evaluate() -> None:
     planned = [one.model_dump(mode="json") for one in (*items, *cases)]
     with Stage("evaluate", "items", ids, settings.model_dump(mode="json"), params.data.seed, planned) as stage:
         groups = group_by_video(asked)
-        looked_at = stage.map(check_videos, groups, video_path, params.runtime.items_per_task, params)
+        looked_at = stage.map(check_videos, groups, video_path, params.runtime.items_per_task, params, what="looking")
         videos = dict(zip(map(video_path, groups), looked_at, strict=True))
         unusable = {path: found for path, found in videos.items() if isinstance(found, Rejection)}
         say(check_complete(asked, unusable, bad_rows, settings.max_unusable_share))
@@ -92,9 +92,9 @@ def evaluate() -> None:
         predictions: list[Prediction] = []
         found_needles: list[Prediction] = []
         for role, model in models.items():
-            predictions += ask(stage, role, model, jobs, video_folder(root, params.runtime), params)
+            predictions += ask(stage, role, model, jobs, video_folder(root, params.runtime), params, "videos")
             predictions += unanswered(groups, role, unusable, settings)
-            found_needles += ask(stage, role, model, hidden, needle_folder(cases, params), params)
+            found_needles += ask(stage, role, model, hidden, needle_folder(cases, params), params, "needles")
             found_needles += not_found(cases, role, not_shown)
             forget_model()
         if settings.free_answer_judge is not None:
@@ -157,13 +157,17 @@ def models_to_ask(params: Params) -> dict[Role, ModelParams]:
 
 
 def ask(
-    stage: Stage, role: Role, model: ModelParams, jobs: list[Job], folder: VideoFolder, params: Params
+    stage: Stage, role: Role, model: ModelParams, jobs: list[Job], folder: VideoFolder, params: Params, unit: str
 ) -> list[Prediction]:
     """What one model says to all that is planned; frames come from the cache after the first model's turn."""
     name, per_task = functools.partial(_name, role), params.runtime.items_per_task
     if any(name(job) not in stage.journal.done for job in jobs):
         examinee(role, model, params.evaluate.num_frames)  # before several tasks want it at once
-    return of_kind(stage.map(examine_videos, jobs, name, per_task, role, model, folder, params.evaluate), Prediction)
+    settings = params.evaluate
+    found = stage.map(
+        examine_videos, jobs, name, per_task, role, model, folder, settings, what=f"{role} model", unit=unit
+    )
+    return of_kind(found, Prediction)
 
 
 def forget_model() -> None:

@@ -49,7 +49,8 @@ def needle_jobs(
     stage: Stage, cases: Sequence[NeedleCase], params: Params
 ) -> tuple[list[Job], list[NeedleShown], list[Rejection]]:
     """What is asked in each case that can be shown, what is shown there, and which cannot be shown."""
-    found = stage.map(show_cases, cases, _name, params.runtime.items_per_task, params)
+    per_task = params.runtime.items_per_task
+    found = stage.map(show_cases, cases, _name, per_task, params, what="hiding", unit="needles")
     by_id = {case.item.id: case for case in cases}
     shown = of_kind(found, NeedleShown)
     jobs = [

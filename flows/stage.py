@@ -141,15 +141,24 @@ class Stage:
         self.journal.__exit__(kind, error, trace)
 
     def map(
-        self, task: Task[..., Any], items: Sequence[Any], name_of: Callable[[Any], str], per_task: int, *args: Any
+        self,
+        task: Task[..., Any],
+        items: Sequence[Any],
+        name_of: Callable[[Any], str],
+        per_task: int,
+        *args: Any,
+        what: str = "",
+        unit: str = "",
     ) -> list[Record]:
         """Run `task` on the items that are not in the journal, `per_task` at a time; every item's records, in order.
 
-        `task` takes a list of items (and `args`) and returns, for each, its name and records.
+        `task` takes a list of items (and `args`) and returns, for each, its name and records. `what` tells this bar
+        from others of the stage, `unit` says what it counts if that is not what the stage counts.
         """
         todo = [item for item in items if name_of(item) not in self.journal.done]
         shards = [todo[i : i + per_task] for i in range(0, len(todo), per_task)]
-        with progress(len(items), self.name, self.unit, done=len(items) - len(todo)) as bar:
+        title = f"{self.name}, {what}" if what else self.name
+        with progress(len(items), title, unit or self.unit, done=len(items) - len(todo)) as bar:
             self._bar = bar
             # Quoted: Prefect would look into every record for futures, which takes longer than many a stage's work.
             futures = [task.submit(quote(shard), *map(quote, args)) for shard in shards]

@@ -147,7 +147,7 @@ def predictions(project: Path, output: str) -> list[Prediction]:
 
 def test_what_is_amiss_is_said_before_a_model_is_loaded(output: str) -> None:
     said = output.splitlines()
-    lost = next(line for line in said if line.startswith("evaluate: mlvu: ") and "cannot be asked" in line)
+    lost = next(line for line in said if line.startswith("evaluate: mlvu: ") and "cannot be asked:" in line)
     assert "2 of 6 questions cannot be asked: 1 bad rows, 1 videos video_missing" in lost
     assert any("charades_sta: 1 of 2 rows are set aside" in line and "not after its start" in line for line in said)
 
