@@ -20,8 +20,9 @@ demo: setup
 	@dvc repro
 	@tpo summary
 
+# One thread for each of the two workers: two apiece wait for each other most of the time.
 test: setup
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	ruff check .

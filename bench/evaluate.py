@@ -144,7 +144,9 @@ def main() -> None:
         models: dict[Role, VideoLMM] = dict(zip(ROLES, (model, twin), strict=True))
         scored = EvaluateParams(num_frames=args.frames, prompts="question", confidence=0.95, bootstrap_samples=100)
         both = scored.model_copy(update={"max_new_tokens": 16})
-        run_one_at_a_time(models, groups[:1], videos[:1], root, scored)
+        (root / "warm").mkdir()  # whatever happens once only
+        run_stage(models, groups[:1], videos[:1], root, root / "warm", both)
+        run_one_at_a_time(models, groups[:1], videos[:1], root, both)
         for name, params in (("", scored), ("_with_generation", both)):
             ways: dict[str, list[tuple[float, int]]] = {"stage": [], "each": [], "again": []}
             for number in range(repeats):  # in turns, so that what else the machine does meets both

@@ -84,6 +84,32 @@ def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
 
 
 @app.command()
+def needles(
+    haystacks: Annotated[int, typer.Option(min=1, help="how many of the longest held-out videos to put them into")] = 8,
+) -> None:
+    """Make a needle test of your own held-out videos, in the folder of benchmarks; `evaluate.needle` has it asked."""
+    from tpo.evaluation.needle import NAME
+    from tpo.evaluation.needle_catalog import cut_needles
+    from tpo.params import load_params
+    from tpo.records import PreferencePair, Query, Video
+    from tpo.store import count_reasons, read_records
+
+    params = load_params()
+    folder = params.data.benchmarks / NAME
+    if (folder / "needles.json").is_file():
+        raise UserError(f"{folder} holds a needle test already. Delete that folder to make another one.")
+    held_out = {pair.video_id for pair in read_records(Path("data/pairs/held_out.jsonl"), PreferencePair)}
+    videos = [v for v in read_records(Path("data/catalog/videos.jsonl"), Video) if v.id in held_out]
+    if not videos:
+        raise UserError("No video is held out, and who was trained on a needle has found it. Set mix.held_out_share.")
+    queries = [q for q in read_records(Path("data/queries/queries.jsonl"), Query) if q.video_id in held_out]
+    set_aside = cut_needles(folder, queries, videos, params.data.videos, Path(".tpo/frames"), haystacks)
+    told = ", ".join(f"{count} {reason}" for reason, count in count_reasons(set_aside).items()) or "nothing"
+    typer.echo(f"{folder}: needles of {len(videos)} held-out videos; questions set aside: {told}.")
+    typer.echo("Read the questions in needles.json: wrong options are right answers to other questions.")
+
+
+@app.command()
 def registry() -> None:
     """Versions of the registered model, newest first, with their aliases and what the gate said."""
     from tpo.params import load_params
