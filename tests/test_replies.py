@@ -1,10 +1,13 @@
 """What models said is kept by what they were asked, over restarts, and by whoever writes it."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from pathlib import Path
+
+import pytest
 
 from tpo.replies import ReplyCache
 
@@ -56,3 +59,12 @@ def test_several_replies_are_kept_together_or_after_a_kill_in_between_not_at_all
     assert cache.get("a") is None
     cache.put_all({"a": "1", "b": "2"})
     assert [cache.get(key) for key in "ab"] == ["1", "2"]
+
+
+def test_what_could_not_be_written_leaves_nothing_behind_and_nothing_in_the_way(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    with pytest.raises(sqlite3.IntegrityError):
+        cache.put_all({"a": "1", "b": None})  # type: ignore[dict-item]
+    assert cache.get("a") is None
+    cache.put_all({"c": "3"})
+    assert ReplyCache(tmp_path / "replies.sqlite").get("c") == "3"

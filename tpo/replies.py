@@ -36,10 +36,9 @@ class ReplyCache:
 
     def put_all(self, replies: Mapping[str, str]) -> None:
         """Keep several replies, all of them or, after a kill, none; returns when they are on disk."""
-        with self._lock:
+        with self._lock, self._connection:  # commits, or takes it all back
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", replies.items())
-            self._connection.execute("COMMIT")
 
     def close(self) -> None:
         self._connection.close()
