@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 
 import torch
 
@@ -24,13 +25,23 @@ from flows.stage import (
     stage_flow,
     stage_task,
 )
+from tpo.errors import UserError
 from tpo.evaluation.analysis import analyse
 from tpo.evaluation.asking import Job, left_out, plan_jobs
 from tpo.evaluation.benchmarks import describe, load_benchmarks
 from tpo.evaluation.free_answers import judged
 from tpo.evaluation.metrics import accuracy_csv, headline, metrics
 from tpo.evaluation.needle_map import difference_csv, map_csv, needle_maps, needle_metrics
-from tpo.evaluation.preflight import check_complete, check_video, group_by_video, num_lost, unanswered, video_path
+from tpo.evaluation.preflight import (
+    check_complete,
+    check_video,
+    describe_left_out,
+    file_state,
+    group_by_video,
+    num_lost,
+    unanswered,
+    video_path,
+)
 from tpo.evaluation.run import Examinee, examine
 from tpo.evaluation.table import items_csv
 from tpo.models import load_model, model_id
@@ -45,10 +56,10 @@ CHAMPIONS = JOURNALS / "champions"
 
 
 @stage_task("look at videos")
-def check_videos(groups: list[list[Item]], params: Params) -> Done:
+def check_videos(groups: list[tuple[str, list[Item]]], params: Params) -> Done:
     """Each video that is asked about, measured in a child process, before any model is loaded."""
     measure = prober(params.ingest.probe)
-    return [(video_path(items), [check_video(params.data.benchmarks, items, measure)]) for items in groups]
+    return [(name, [check_video(params.data.benchmarks, items, measure)]) for name, items in groups]
 
 
 @functools.cache
@@ -77,16 +88,20 @@ def evaluate() -> None:
     say(describe(items, bad_rows, root))
     not_asked = [reason for item in items if (reason := left_out(item, settings))]
     asked = [item for item in items if left_out(item, settings) is None]
+    say(describe_left_out(not_asked))
     cases, unfit = plan_cases(params)
+    if not asked and not cases:
+        raise UserError(f"Nothing is left to ask. {not_asked[0].item}: {not_asked[0].detail}")
     models = models_to_ask(params)
     ids = {role: model_id(model) for role, model in models.items()}
     planned = [one.model_dump(mode="json") for one in (*items, *cases)]
     with Stage("evaluate", "items", ids, settings.model_dump(mode="json"), params.data.seed, planned) as stage:
         groups = group_by_video(asked)
-        looked_at = stage.map(check_videos, groups, video_path, params.runtime.items_per_task, params, what="looking")
+        found = [(file_state(root, group), group) for group in groups]
+        looked_at = stage.map(check_videos, found, itemgetter(0), params.runtime.items_per_task, params, what="looking")
         videos = dict(zip(map(video_path, groups), looked_at, strict=True))
         unusable = {path: found for path, found in videos.items() if isinstance(found, Rejection)}
-        say(check_complete(asked, unusable, bad_rows, settings.max_unusable_share))
+        say(check_complete(items, unusable, bad_rows, settings.max_unusable_share))
         jobs, flagged = plan_jobs(groups, videos, root, settings, params.data.seed)
         hidden, shown, not_shown = needle_jobs(stage, cases, params)
         predictions: list[Prediction] = []

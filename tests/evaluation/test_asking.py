@@ -90,6 +90,20 @@ def test_lines_under_the_sampled_frames_stand_in_the_prompt_and_no_others(
     assert all("under a frame" not in ask.prompt.user for ask in plain.asks)
 
 
+def test_a_job_has_another_name_once_its_subtitles_or_its_video_have_changed(
+    root: Path, groups: list[list[Item]], videos: dict[str, Video]
+) -> None:
+    params = PARAMS.model_copy(update={"subtitles": True})
+    group = [item for item in groups[0] if item.subtitles]
+    path, video = video_path(group), videos[video_path(group)]
+    without = [item.model_copy(update={"subtitles": None}) for item in group]
+    other = video.model_copy(update={"id": "ab" * 32})
+    cases = [(group, video), (without, video), (group, other), (group, video)]
+    names = [plan_jobs([asked], {path: one}, root, params, 0)[0][0].name for asked, one in cases]
+    assert len(set(names[:3])) == 3
+    assert names[3] == names[0]
+
+
 def test_subtitles_that_say_nothing_are_flagged_and_the_question_is_asked_without_them(
     root: Path, groups: list[list[Item]], videos: dict[str, Video]
 ) -> None:

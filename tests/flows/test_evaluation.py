@@ -238,11 +238,12 @@ def test_run_again_with_another_confidence_it_asks_nothing_again(
     assert not list((copy / ".tpo/frame_cache").rglob("*.npy")), "no video was decoded"
 
 
-def test_a_benchmark_that_lacks_most_of_its_videos_stops_the_run_before_a_model_is_loaded(
+def test_a_benchmark_that_lacks_most_of_its_videos_stops_the_run_until_they_are_there(
     project: Path, output: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(project, tmp_path / "project"))
-    shutil.rmtree(copy / "data/demo/benchmarks/videomme/data")
+    videos = copy / "data/demo/benchmarks/videomme/data"
+    videos.rename(tmp_path / "not downloaded yet")
     shutil.rmtree(copy / "base")
     save_tiny("llava_onevision", copy / "base", seed=2)
     code, _, error = finish("evaluate", copy, environment)
@@ -250,3 +251,19 @@ def test_a_benchmark_that_lacks_most_of_its_videos_stops_the_run_before_a_model_
     assert "videomme: 3 of 3 questions cannot be asked: 0 bad rows, 1 videos video_missing" in error
     assert "evaluate.max_unusable_share (0.5)" in error
     assert read_manifest(copy / "data/evaluation").items_out > 0, "what was there before is untouched"
+    (tmp_path / "not downloaded yet").rename(videos)
+    must_work("evaluate", copy, environment)
+
+
+def test_where_settings_leave_out_every_question_it_says_which_setting(
+    project: Path, output: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "project"))
+    for benchmark in ("longvideobench", "mlvu", "videomme", "nextgqa"):
+        shutil.rmtree(copy / "data/demo/benchmarks" / benchmark)
+    alone = {"max_new_tokens": None, "free_answer_judge": None, "needle": None}
+    edit_params(copy, lambda settings: settings["evaluate"].update(alone))
+    code, out, error = finish("evaluate", copy, environment)
+    assert code == 1
+    assert "charades_sta: 1 questions are not asked: spans are written: set evaluate.max_new_tokens" in out
+    assert "Nothing is left to ask" in error

@@ -15,7 +15,7 @@ from tpo.evaluation.grounding import span_prompt
 from tpo.evaluation.preflight import read_lines, video_path
 from tpo.evaluation.prompts import candidates, render
 from tpo.params import EvaluateParams
-from tpo.records import Condition, Item, Method, Prompt, Reason, Record, Rejection, Task, Video, View
+from tpo.records import Condition, Item, Method, Prompt, Reason, Record, Rejection, Task, Video, View, content_id
 from tpo.video.sample import dense
 
 
@@ -40,7 +40,10 @@ class Ask(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is asked about one video, whose file lies at `path` below the folder it is looked for in."""
+    """What is asked about one video, whose file lies at `path` below the folder it is looked for in.
+
+    `name` stands for all of it: under the same name the same is asked.
+    """
 
     name: str
     path: str
@@ -77,10 +80,15 @@ def plan_jobs(
         video = videos[video_path(group)]
         if isinstance(video, Video):
             lines, without = read_lines(group, root, video, params.num_frames) if params.subtitles else ({}, [])
-            path = video_path(group)
-            jobs.append(Job(path, path, video, plan(group, video, lines, params, controlled, seed)))
+            path, asks = video_path(group), plan(group, video, lines, params, controlled, seed)
+            jobs.append(Job(f"{path} {_content(video, asks)}", path, video, asks))
             flagged += without
     return jobs, flagged
+
+
+def _content(video: Video, asks: Sequence[Ask]) -> str:
+    """Stands for what lies in files and may change before a killed run goes on: the video, and what is said in it."""
+    return content_id(video.id, [ask.prompt.model_dump() for ask in asks])
 
 
 def plan_needle(item: Item, video: Video, path: str, view: View, params: EvaluateParams) -> Job:

@@ -111,7 +111,10 @@ def load_needles(folder: Path, prober: Prober) -> tuple[list[Needle], list[Video
     """
     file = folder / "needles.json"
     if not file.is_file():
-        raise UserError(f"{folder} has no {file.name}. Expected: {LAYOUT}")
+        raise UserError(
+            f"{folder} has no {file.name}. Expected: {LAYOUT}. `tpo needles` makes such a folder of your held-out "
+            "videos; without one, set evaluate.needle to null."
+        )
     sources: dict[str, str | None] = {}
 
     def to_item(row: _Row, _number: int) -> Item:

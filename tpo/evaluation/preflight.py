@@ -34,7 +34,19 @@ def check_video(root: Path, items: Sequence[Item], prober: Prober) -> Video | Re
     if not path.exists():
         detail = "there is no such file"
         return Rejection(stage=STAGE, item=video_path(items), reason=Reason.VIDEO_MISSING, detail=detail)
-    return prober.probe(root / items[0].benchmark, path)  # which may itself be a link to another disk
+    found = prober.probe(root / items[0].benchmark, path)  # which may itself be a link to another disk
+    if isinstance(found, Rejection):
+        return found.model_copy(update={"stage": STAGE, "item": video_path(items)})
+    return found
+
+
+def file_state(root: Path, items: Sequence[Item]) -> str:
+    """Stands for the video of `items` as it lies there now: once it is downloaded or repaired, it is another one."""
+    try:
+        found = (root / video_path(items)).stat()
+    except OSError:
+        return f"{video_path(items)}, not there"
+    return f"{video_path(items)}, {found.st_size} bytes of {found.st_mtime_ns}"
 
 
 def without_video(items: Sequence[Item], role: Role, rejection: Rejection, params: EvaluateParams) -> list[Prediction]:
@@ -84,6 +96,12 @@ def read_lines(
     return lines, flagged
 
 
+def describe_left_out(left_out: Sequence[Rejection]) -> list[str]:
+    """What settings leave out, a line for each benchmark and reason."""
+    counts = Counter((one.item.split("/")[0], one.detail) for one in left_out)
+    return [f"{benchmark}: {count} questions are not asked: {why}" for (benchmark, why), count in counts.items()]
+
+
 def num_lost(bad_rows: Sequence[Rejection]) -> int:
     """Rows that could be asked if the files were as published."""
     return sum(row.item not in UNASKABLE for row in bad_rows)
@@ -95,8 +113,8 @@ def check_complete(
     """What cannot be asked, a line for each benchmark that lacks something.
 
     Args:
-        items: the questions that are to be asked.
-        unusable: by `video_path`, why a video cannot be used.
+        items: all questions of the benchmarks, also those that settings leave out.
+        unusable: by `video_path`, why a video that is asked about cannot be used.
         bad_rows: rows that no question could be made of, named "<benchmark>/<file>:<row>".
 
     Raises:
