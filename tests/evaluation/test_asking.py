@@ -7,7 +7,7 @@ from scripted import chat_that
 from tiny import load, save_tiny
 
 from tpo.demo.benchmarks import write_benchmarks
-from tpo.evaluation.asking import left_out, plan, plan_jobs
+from tpo.evaluation.asking import Job, left_out, plan, plan_jobs
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.free_answers import judged
 from tpo.evaluation.preflight import check_video, group_by_video, video_path
@@ -150,3 +150,18 @@ def test_spans_and_free_answers_are_written_read_and_judged(
     marked = {one.task: one for one in judged(chat, items, said) if one.method is Method.GENERATION}
     assert (marked[Task.OPEN].status, marked[Task.OPEN].score) == (PredictionStatus.OK, 0.75)
     assert marked[Task.SPAN] == by_task[Task.SPAN]
+
+
+def test_questions_with_other_instructions_before_the_video_are_asked_about_it_as_well(
+    root: Path, groups: list[list[Item]], videos: dict[str, Video], tmp_path: Path
+) -> None:
+    """MLVU's test set has both kinds about one video, each with its own instructions."""
+    choice = groups[0][0].model_copy(update={"benchmark": "mlvu_test", "subtitles": None})
+    asks = plan([choice, free(choice)], videos[video_path(groups[0])], {}, WRITTEN, (), 0)
+    assert len({ask.prompt.system for ask in asks}) == 2
+    job = Job("job", video_path(groups[0]), videos[video_path(groups[0])], asks)
+    model = load(save_tiny("llava_onevision", tmp_path / "model"))
+    examinee = Examinee("base", model, ReplyCache(tmp_path / "said.sqlite"), "code")
+    ((_, said),) = examine(examinee, VideoFolder(root, root / ".frames"), [job], WRITTEN)
+    assert [one.task for one in said] == [Task.CHOICE, Task.CHOICE, Task.OPEN]
+    assert said[0].status is PredictionStatus.OK

@@ -66,7 +66,8 @@ def examine(
                 broken = (PredictionStatus.VIDEO_BROKEN, str(frames))
                 failed |= {examinee.key(ask, params): broken for ask in asks}
             else:
-                failed |= _ask(examinee, frames, asks, params)
+                for alike in _by_instructions(asks):
+                    failed |= _ask(examinee, frames, alike, params)
         yield job, [_prediction(examinee, ask, job.video, params, failed) for ask in job.asks]
 
 
@@ -76,6 +77,14 @@ def _not_yet_said(examinee: Examinee, job: Job, params: EvaluateParams) -> dict[
         if examinee.said.get(examinee.key(ask, params)) is None:
             by_view.setdefault(ask.view, []).append(ask)
     return by_view
+
+
+def _by_instructions(asks: Sequence[Ask]) -> list[list[Ask]]:
+    """Instructions stand before the video: only what has the same ones can share it."""
+    groups: dict[str, list[Ask]] = {}
+    for ask in asks:
+        groups.setdefault(ask.prompt.system, []).append(ask)
+    return list(groups.values())
 
 
 def _ask(
