@@ -40,7 +40,7 @@ def test_metrics_are_json_with_names_that_trackers_take_and_count_what_is_incomp
     assert result["mlvu"]["verdict"].startswith("not shown: +50.0 points [")
     expected = dict.fromkeys(PredictionStatus, 0) | {"ok": 1, "video_missing": 1}
     assert result["status"] == {"base": expected, "tuned": expected}
-    assert result["incomplete"] == {"num_videos_missing": 1, "num_videos_broken": 0, "num_bad_rows": 0}
+    assert result["incomplete"] == {"num_items": 1, "num_videos_missing": 1, "num_videos_broken": 0, "num_bad_rows": 0}
     for name in flatten_metrics(result):
         assert re.fullmatch(r"[\w \-.]+", name)
 
@@ -49,6 +49,22 @@ def test_the_gate_finds_its_evidence() -> None:
     evidence = gather(measured(TWO), validation_passed=True, base_id="a", candidate_id="b")
     assert evidence.gain is not None
     assert (evidence.gain.difference, evidence.gain.num_items, evidence.num_unanswered) == (0.5, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "task", [{"task": Task.OPEN, "method": Method.GENERATION}, {"task": Task.SPAN, "method": Method.GENERATION}, {}]
+)
+@pytest.mark.parametrize("status", ["video_missing", "video_broken", "too_long"])
+def test_the_gate_is_told_of_every_item_that_one_model_could_not_be_asked(status: str, task: dict[str, object]) -> None:
+    lost = {"status": PredictionStatus(status), "predicted": None, "option_logprobs": (), **task}
+    more = [prediction("c", "base", 0, "x.mp4", **lost), prediction("c", "tuned", 0, "x.mp4", **task)]
+    evidence = gather(measured(TWO + more), validation_passed=True, base_id="a", candidate_id="b")
+    assert evidence.num_unanswered == 1
+
+
+def test_a_tie_is_an_answer_to_the_gate() -> None:
+    tie = [one.model_copy(update={"status": PredictionStatus.AMBIGUOUS, "predicted": None}) for one in TWO]
+    assert gather(measured(tie), validation_passed=True, base_id="a", candidate_id="b").num_unanswered == 0
 
 
 def test_scores_stand_with_and_without_defective_items() -> None:

@@ -177,7 +177,12 @@ def test_a_missing_video_counts_as_wrong_and_a_bad_row_is_set_aside(
     rejected = read_records(project / "data/evaluation/rejected.jsonl", Rejection)
     assert [one.item for one in rejected] == ["mlvu/9_summary.json:2", "charades_sta/charades_sta_test.txt:1"]
     numbers = json.loads((project / "reports/evaluation.json").read_text())
-    assert numbers["incomplete"] == {"num_videos_missing": 1, "num_videos_broken": 0, "num_bad_rows": 2}
+    assert numbers["incomplete"] == {
+        "num_items": 1,
+        "num_videos_missing": 1,
+        "num_videos_broken": 0,
+        "num_bad_rows": 2,
+    }
 
 
 def test_free_answers_carry_the_marks_of_the_judge(

@@ -69,11 +69,7 @@ METRICS = {
         "num_items": 600,
         "num_videos": 60,
     },
-    "status": {
-        "base": {"ok": 600, "ambiguous": 0, "video_missing": 0, "video_broken": 0, "too_long": 0},
-        "tuned": {"ok": 599, "ambiguous": 1, "video_missing": 0, "video_broken": 0, "too_long": 0},
-    },
-    "incomplete": {"num_videos_missing": 0, "num_videos_broken": 0, "num_bad_rows": 0},
+    "incomplete": {"num_items": 0, "num_videos_missing": 0, "num_videos_broken": 0, "num_bad_rows": 0},
 }
 
 
@@ -90,16 +86,15 @@ def test_metrics_that_lack_something_refuse_and_say_what(metrics):
     assert "lack" in evidence.why
 
 
-def test_an_item_without_an_answer_from_either_model_is_counted():
-    broken = {"ok": 597, "ambiguous": 0, "video_missing": 1, "video_broken": 1, "too_long": 1}
-    status = {"base": METRICS["status"]["base"], "tuned": broken}
-    evidence = gather(METRICS | {"status": status}, validation_passed=True, base_id="aa", candidate_id="bb")
+def test_items_without_an_answer_are_evidence_that_is_missing():
+    incomplete = METRICS["incomplete"] | {"num_items": 3}
+    evidence = gather(METRICS | {"incomplete": incomplete}, validation_passed=True, base_id="aa", candidate_id="bb")
     assert evidence.num_unanswered == 3
+    assert failed(decide(evidence, 0.0)) == {"complete"}
 
 
-def test_a_row_that_could_not_be_asked_is_evidence_that_is_missing_and_a_tie_is_not():
+def test_a_row_that_could_not_be_asked_is_evidence_that_is_missing():
     rows = METRICS["incomplete"] | {"num_bad_rows": 1}
     evidence = gather(METRICS | {"incomplete": rows}, validation_passed=True, base_id="aa", candidate_id="bb")
     assert evidence.num_unanswered == 1
     assert failed(decide(evidence, 0.0)) == {"complete"}
-    assert gather(METRICS, validation_passed=True, base_id="aa", candidate_id="bb").num_unanswered == 0

@@ -19,6 +19,7 @@ from tpo.evaluation.grounding import grounding_metrics
 from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Record, Role, Task
 
 Comparisons = tuple[Comparison, ...]
+_NOT_ASKED = (PredictionStatus.VIDEO_MISSING, PredictionStatus.VIDEO_BROKEN, PredictionStatus.TOO_LONG)
 CHAMPION_TO_TUNED: tuple[Role, Role] = ("champion", "tuned")
 
 
@@ -37,6 +38,7 @@ class Analysis(Record):
         description="what others count: `grounding`, `marks` of free answers and `compatible` scores, by benchmark"
     )
     status: dict[Role, dict[PredictionStatus, int]] = Field(description="of primary: predictions of each status")
+    num_unanswered: int = Field(description="items of all tasks that the base or the tuned model could not be asked")
     num_videos_missing: int
     num_videos_broken: int
 
@@ -79,6 +81,7 @@ def analyse(
         champion_controls=tuple(contrasts(predictions, roles=CHAMPION_TO_TUNED, **resampled)) if has_champion else (),
         elsewhere=_elsewhere(predictions, items, roles, letters=letters),
         status={role: _statuses(primary, role) for role in roles},
+        num_unanswered=_num_unanswered(predictions),
         num_videos_missing=_num_videos(predictions, PredictionStatus.VIDEO_MISSING),
         num_videos_broken=_num_videos(predictions, PredictionStatus.VIDEO_BROKEN),
     )
@@ -114,6 +117,17 @@ def _asked(predictions: Sequence[Prediction], task: Task, method: Method) -> lis
 def _statuses(predictions: Sequence[Prediction], role: Role) -> dict[PredictionStatus, int]:
     found = [one.status for one in predictions if one.model == role]
     return {status: found.count(status) for status in PredictionStatus}
+
+
+def _num_unanswered(predictions: Sequence[Prediction]) -> int:
+    """Of what was to be asked with everything to see."""
+    return len(
+        {
+            one.item_id
+            for one in predictions
+            if one.condition is Condition.FULL and one.status in _NOT_ASKED and one.model in BASE_TO_TUNED
+        }
+    )
 
 
 def _num_videos(predictions: Sequence[Prediction], status: PredictionStatus) -> int:

@@ -44,6 +44,7 @@ def metrics(analysis: Analysis, num_bad_rows: int = 0) -> dict[str, Any]:
         role: {status.value: number for status, number in counts.items()} for role, counts in analysis.status.items()
     }
     result["incomplete"] = {
+        "num_items": analysis.num_unanswered,
         "num_videos_missing": analysis.num_videos_missing,
         "num_videos_broken": analysis.num_videos_broken,
         "num_bad_rows": num_bad_rows,

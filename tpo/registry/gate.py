@@ -14,7 +14,6 @@ from pydantic import Field
 from tpo.records import GateDecision, GateRule, Record
 
 MAX_P = 0.05  # the interval resamples videos and is too narrow where there are few; the exact test is right there too
-_UNANSWERED = ("video_missing", "video_broken", "too_long")
 MIN_VIDEOS = 2  # the interval resamples videos; of a single video it has no width and would "prove" anything
 
 
@@ -53,7 +52,7 @@ def gather(
     gain = unanswered = None
     why = "base and tuned on all benchmarks' items, interval resampled by video"
     try:
-        overall, status, incomplete = ((metrics or {})[key] for key in ("all", "status", "incomplete"))
+        overall, incomplete = ((metrics or {})[key] for key in ("all", "incomplete"))
         gain = Gain(
             difference=overall["difference"],
             low=overall["difference_low"],
@@ -62,9 +61,7 @@ def gather(
             num_items=overall["num_items"],
             num_videos=overall["num_videos"],
         )
-        unanswered = incomplete["num_bad_rows"] + max(
-            sum(status[model][what] for what in _UNANSWERED) for model in ("base", "tuned")
-        )
+        unanswered = incomplete["num_bad_rows"] + incomplete["num_items"]
     except KeyError as error:
         why = f"the evaluation's metrics lack {error}"
     return Evidence(
