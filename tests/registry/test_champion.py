@@ -77,7 +77,8 @@ def test_a_version_is_fetched_once_and_again_if_that_was_cut_short(project: Path
     weights.write_bytes(b"kept")
     fetch_champion("fetched", tmp_path)
     assert weights.read_bytes() == b"kept", "it was fetched already"
-    (tmp_path / "fetched-1/fetched").unlink()
+    (marker,) = tmp_path.glob("fetched-1-*/fetched")
+    marker.unlink()
     fetch_champion("fetched", tmp_path)
     assert weights.read_bytes() == (project / "full/model.safetensors").read_bytes()
 
@@ -93,3 +94,38 @@ def test_an_adapter_on_another_base_is_refused(project: Path, tmp_path: Path) ->
     finally:
         shutil.rmtree("base")
         shutil.copytree(kept, "base")
+
+
+def test_version_1_of_a_registry_that_was_begun_anew_is_another_model(project: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    found = []
+    for checkpoint in ("base", "full"):
+        register(
+            Path(checkpoint),
+            base="base",
+            base_revision=None,
+            name="anew",
+            measured_with=MEASURED_WITH,
+            tags={"candidate_id": model_id(of(checkpoint))},
+            metrics={},
+            run_id=log_stage("train", "tpo", params={}, metrics={}),
+            example={"video": "clip.mp4", "question": "Which color is the star?"},
+        )
+        promote("anew", "1", PROMOTE)
+        champion = fetch_champion("anew", tmp_path)
+        assert champion is not None
+        found.append((champion.version, champion.candidate_id, model_id(of(champion.checkpoint))))
+        mlflow.MlflowClient().delete_registered_model("anew")
+    ids = [model_id(of(name)) for name in ("base", "full")]
+    assert found == [("1", ids[0], ids[0]), ("1", ids[1], ids[1])]
+
+
+def test_a_registry_that_does_not_answer_is_named_with_what_to_do(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"set evaluate\.champion to false") as raised:
+        fetch_champion("fetched", tmp_path)
+    assert "secret" not in str(raised.value)

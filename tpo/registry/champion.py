@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
+from tpo.errors import UserError
 from tpo.models.checkpoint import check_base
-from tpo.records import Record
-from tpo.registry.tracking import connect
+from tpo.records import Record, content_id
+from tpo.registry.tracking import connect, redact
 
 CHAMPION = "champion"  # the alias
 
@@ -31,7 +32,7 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
     """Download the champion of a registered model into `folder`, once for each version; none if there is none.
 
     Raises:
-        UserError: it is an adapter whose base model is not here.
+        UserError: the registry cannot be asked, or it is an adapter whose base model is not here.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -42,8 +43,12 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise
-    out = folder / f"{name}-{found.version}"
+        raise UserError(
+            f"The registry does not say which {name!r} is champion: {redact(error.message).splitlines()[0]}. Is "
+            "MLFLOW_TRACKING_URI right? Without a champion to measure, set evaluate.champion to false."
+        ) from error
+    # Another registry, or one that was begun anew, has a version 1 as well.
+    out = folder / f"{name}-{found.version}-{content_id(found.source, found.creation_timestamp)}"
     done = out / "fetched"
     if not done.is_file():
         out.mkdir(parents=True, exist_ok=True)
