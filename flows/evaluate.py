@@ -19,7 +19,7 @@ from flows.stage import (
     TUNED,
     Done,
     Stage,
-    code_digest,
+    answering_code,
     of_kind,
     run,
     stage_flow,
@@ -65,7 +65,7 @@ def check_videos(groups: list[tuple[str, list[Item]]], params: Params) -> Done:
 @functools.cache
 def examinee(role: Role, model: ModelParams, num_frames: int) -> Examinee:
     """A model, loaded once per process and kept until the next one's turn."""
-    return Examinee(role, load_model(model, num_frames), replies(), code_digest("tpo/models", "tpo/video"))
+    return Examinee(role, load_model(model, num_frames), replies(), answering_code())
 
 
 @stage_task("ask about videos")
@@ -95,7 +95,8 @@ def evaluate() -> None:
     models = models_to_ask(params)
     ids = {role: model_id(model) for role, model in models.items()}
     planned = [one.model_dump(mode="json") for one in (*items, *cases)]
-    with Stage("evaluate", "items", ids, settings.model_dump(mode="json"), params.data.seed, planned) as stage:
+    settled = (ids, settings.model_dump(mode="json"), params.data.seed, planned, str(root), answering_code())
+    with Stage("evaluate", "items", *settled) as stage:
         groups = group_by_video(asked)
         found = [(file_state(root, group), group) for group in groups]
         looked_at = stage.map(check_videos, found, itemgetter(0), params.runtime.items_per_task, params, what="looking")

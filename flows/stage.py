@@ -41,6 +41,7 @@ TUNED = Path("models/tuned")
 EVALUATION = Path("data/evaluation")
 REPORTS = Path("reports")
 
+_ANSWERING = ("av", "numpy", "pillow", "tokenizers", "torch", "transformers")
 _CODE = Path(__file__).resolve().parent.parent
 R = TypeVar("R", bound=Record)
 P = ParamSpec("P")
@@ -220,6 +221,16 @@ def _done(future: PrefectFuture[Any]) -> Done:
 def code_digest(*rooms: str) -> str:
     """Stands for the code of some rooms of the project: "tpo/models"."""
     return digest(*(_CODE / room for room in rooms))
+
+
+def answering_code() -> str:
+    """Stands for what prepares frames and runs models: our code, and the releases of the libraries that do it.
+
+    Other releases decode other colours or count other tokens (PyAV 15 and 18 on BT.709 files), and two models must not
+    be compared across them.
+    """
+    libraries = {name: importlib.metadata.version(name) for name in _ANSWERING}
+    return content_id(code_digest("tpo/models", "tpo/video"), libraries)
 
 
 def of_kind(records: Iterable[Record], kind: type[R]) -> list[R]:
