@@ -64,6 +64,22 @@ def test_of_a_letter_what_may_follow_is_left_open(model: VideoLMM) -> None:
     assert sum(2.718281828**letter for letter in letters) < 1
 
 
+@torch.no_grad()
+def test_letters_that_bfloat16_rounds_to_one_logit_are_no_tie(tmp_path: Path) -> None:
+    model = load(save_tiny("llava_onevision", tmp_path / "model"), dtype="bfloat16")
+    letters = [model.answer_ids(letter)[0] for letter in "ABCD"]
+    weight = model.bare.get_output_embeddings().weight
+    weight[letters] = weight[letters[0]].clone()
+    for number, letter in enumerate(letters):
+        weight[letter, number] *= 1 + 2**-7  # the next number that bfloat16 has
+    row = torch.tensor([model.prompt_ids(None, QUESTIONS[0])])
+    rounded = model.model(input_ids=row, mm_token_type_ids=model.family.token_types(row)).logits[0, -1, letters]
+    assert len(set(rounded.tolist())) < 4
+    (scores,) = model.option_logprobs(None, QUESTIONS[:1], [list("ABCD")], whole=False)
+    assert len(set(scores)) == 4
+    assert scores == pytest.approx([scores[0]] * 4, abs=0.05)
+
+
 def test_a_question_longer_than_the_decoder_can_take_is_refused(model: VideoLMM) -> None:
     with pytest.raises(UserError, match=r"tokens and an answer of up to \d+ are too long: .* was made for 4096"):
         model.option_logprobs(None, ["why " * 5000], [["A"]])

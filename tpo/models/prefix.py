@@ -92,25 +92,44 @@ class Rows:
 
     def run(self, keep: int) -> torch.Tensor:
         """Logits of the last `keep` tokens of every row: float [rows, keep, vocabulary]."""
-        return self._forward(self.ids, keep)
+        return self._forward(self.ids, keep)[0]
+
+    def score_next(self, rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
+        """Log-probability of each of some tokens as what comes behind the row that is named with it.
+
+        Their logits are computed anew in float32: bfloat16 rounds them to eighths where large models put them (16 to
+        32), so that letters would be equally probable which are not.
+        """
+        logits, states = self._forward(self.ids, keep=1)
+        weight = self._model.get_output_embeddings().weight
+        exact = (states[rows, -1].to(weight.device).float() * weight[tokens].float()).sum(-1)
+        scores: list[float] = (exact - logits[rows, -1].to(weight.device).float().logsumexp(-1)).tolist()
+        return scores
 
     def append(self, tokens: torch.Tensor) -> torch.Tensor:
         """One more token for every row (int64 [rows]); the logits of what comes behind it, float [rows, vocabulary]."""
         self._positions = self._positions[..., -1:] + 1
         self._seen = functional.pad(self._seen[:, :, -1:], (0, 1), value=True)
-        return self._forward(tokens[:, None], keep=1)[:, 0]
+        return self._forward(tokens[:, None], keep=1)[0][:, 0]
 
-    def _forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
-        with shared_attention(self._model):
-            logits: torch.Tensor = self._model(
-                input_ids=ids,
-                position_ids=self._positions,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=keep,
-                shared_prefix=SharedPrefix(self._prefixes, self._seen),
-            ).logits
-        return logits
+    def _forward(self, ids: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and the states that the head made them of."""
+        states: list[torch.Tensor] = []
+        with shared_attention(self._model):  # other threads run the same head, but not meanwhile
+            head = self._model.get_output_embeddings()
+            hook = head.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+            try:
+                logits: torch.Tensor = self._model(
+                    input_ids=ids,
+                    position_ids=self._positions,
+                    past_key_values=self._cache,
+                    use_cache=True,
+                    logits_to_keep=keep,
+                    shared_prefix=SharedPrefix(self._prefixes, self._seen),
+                ).logits
+            finally:
+                hook.remove()
+        return logits, states[0]
 
 
 def batch_positions(positions: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -365,8 +365,8 @@ def _score(prefix: VideoPrefix, batch: Sequence[tuple[list[int], list[int]]]) ->
     """
     if all(len(answer) == 1 for _, answer in batch):
         prompts = list(dict.fromkeys(tuple(prompt) for prompt, _ in batch))
-        ends = Rows([(prefix, prompt) for prompt in prompts]).run(keep=1)[:, -1].float().log_softmax(-1)
-        return [float(ends[prompts.index(tuple(prompt)), answer[0]]) for prompt, answer in batch]
+        of_each = [prompts.index(tuple(prompt)) for prompt, _ in batch]
+        return Rows([(prefix, prompt) for prompt in prompts]).score_next(of_each, [answer[0] for _, answer in batch])
     rows = Rows([(prefix, prompt + answer) for prompt, answer in batch])
     longest = max(len(answer) for _, answer in batch)
     logits = rows.run(keep=longest + 1)[:, :-1]
