@@ -72,7 +72,7 @@ def examinee(role: Role, model: ModelParams, num_frames: int) -> Examinee:
 def examine_videos(
     jobs: list[Job], role: Role, model: ModelParams, folder: VideoFolder, params: EvaluateParams
 ) -> Done:
-    asked = examinee(role, model, params.num_frames)
+    asked = examinee(role, model, params.most_frames)
     return [(_name(role, job), [*predictions]) for job, predictions in examine(asked, folder, jobs, params)]
 
 
@@ -178,7 +178,7 @@ def ask(
     """What one model says to all that is planned; frames come from the cache after the first model's turn."""
     name, per_task = functools.partial(_name, role), params.runtime.items_per_task
     if any(name(job) not in stage.journal.done for job in jobs):
-        examinee(role, model, params.evaluate.num_frames)  # before several tasks want it at once
+        examinee(role, model, params.evaluate.most_frames)  # before several tasks want it at once
     settings = params.evaluate
     found = stage.map(
         examine_videos, jobs, name, per_task, role, model, folder, settings, what=f"{role} model", unit=unit

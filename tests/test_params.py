@@ -199,6 +199,16 @@ def test_the_best_checkpoint_is_one_that_was_evaluated() -> None:
         TrainParams.model_validate(settings | {"evaluate_every_steps": 3})
 
 
+@pytest.mark.parametrize(
+    ("needle", "most"),
+    [("null", 32), ("{modes: [after_sampling], num_frames: [16, 512]", 512), ("{modes: [in_video], minutes: [9]", 32)],
+)
+def test_a_model_must_be_able_to_take_the_longest_haystack_too(tmp_path: Path, needle: str, most: int) -> None:
+    rest = "" if needle == "null" else ", depths: [0.5], needle_frames: 4, per_cell: 2}"
+    settings = changed("prompts: question,", f"prompts: question, needle: {needle}{rest},")
+    assert load(tmp_path, settings).evaluate.most_frames == most
+
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -109,10 +109,12 @@ def _ask(
         alone = [_ask(examinee, frames, [ask], params) for ask in asks]
         return {key: why for failed in alone for key, why in failed.items()}
     except torch.OutOfMemoryError as error:
+        num_frames = 0 if frames is None else len(frames.pixels)
         raise UserError(
-            f"Out of memory with {params.num_frames} frames and {params.batch_size} answers at a time: "
+            f"Out of memory with {num_frames} frames and {params.batch_size} answers at a time: "
             f"{str(error).splitlines()[0]} Lower evaluate.batch_size, or show all models fewer frames "
-            "(evaluate.num_frames), which is another measurement. What was asked so far is kept."
+            "(evaluate.num_frames, evaluate.needle.num_frames), which is another measurement. What was asked so far is "
+            "kept."
         ) from error
     said = [json.dumps(one) for one in scores] + [json.dumps(asdict(one)) for one in texts]
     keys = [examinee.key(ask, params) for ask in scored + written]

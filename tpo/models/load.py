@@ -106,8 +106,8 @@ def _check_length(folder: Path, family: Family, num_frames: int, max_tokens: int
     if family.fewest_features(num_frames) > max_tokens:
         raise UserError(
             f"{num_frames} frames take {family.fewest_features(num_frames)} tokens at least, but {folder} was made for "
-            f"{max_tokens}. Show it fewer frames (answer.full_frames, evaluate.num_frames), or set model.max_tokens if "
-            "you know that it can take more."
+            f"{max_tokens}. Show it fewer frames (answer.full_frames, evaluate.num_frames, evaluate.needle.num_frames) "
+            "or set model.max_tokens if you know that it can take more."
         )
 
 

@@ -76,6 +76,13 @@ class EvaluateParams(Section):
     confidence: float = Field(gt=0.5, lt=1)
     bootstrap_samples: int = Field(ge=100)
 
+    @property
+    def most_frames(self) -> int:
+        """Shown to a model at once, in the needle test too."""
+        if self.needle is None or "after_sampling" not in self.needle.modes:
+            return self.num_frames
+        return max(self.num_frames, *self.needle.num_frames)
+
     @model_validator(mode="after")
     def _free_answers_are_written_before_they_are_judged(self) -> "EvaluateParams":
         if self.free_answer_judge is not None and self.max_new_tokens is None:
