@@ -22,7 +22,7 @@ demo: setup
 
 # One thread for each of the two workers: two apiece wait for each other most of the time.
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --durations 15 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	ruff check .

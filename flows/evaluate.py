@@ -42,6 +42,7 @@ from tpo.evaluation.preflight import (
     unanswered,
     video_path,
 )
+from tpo.evaluation.prompts import style_names
 from tpo.evaluation.run import Examinee, examine
 from tpo.evaluation.table import items_csv
 from tpo.models import load_model, model_id
@@ -125,6 +126,7 @@ def evaluate() -> None:
         )
         maps = needle_maps(cases, shown, found_needles, confidence=settings.confidence)
         numbers = metrics(analysis, num_lost(bad_rows))
+        numbers["prompts"] = style_names(asked, settings.prompts, subtitles=settings.subtitles)
         numbers["needle"] = needle_metrics(maps, confidence=settings.confidence)
         write_atomic(REPORTS / "metrics.json", json.dumps(headline(analysis), indent=2) + "\n")
         write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")

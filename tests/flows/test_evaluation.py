@@ -202,6 +202,8 @@ def test_numbers_of_all_kinds_stand_in_the_report(project: Path, output: str) ->
     numbers = json.loads((project / "reports/evaluation.json").read_text())
     everything = numbers["all"]
     assert everything["num_items"] == 3 * 3 + 1
+    moved = "official, subtitles before the question instead of between the frames"
+    assert (numbers["prompts"]["longvideobench"], numbers["prompts"]["videomme"]) == (moved, "official, subtitles")
     assert set(everything["conditions"]) == {"text_only", "single_frame", "shuffled", "reversed", "circular"}
     assert "temporal_gain_tuned" in everything["conditions"]["shuffled"]
     assert everything["verdict"].startswith(("not shown: ", "better: ", "worse: "))

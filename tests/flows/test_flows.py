@@ -22,6 +22,8 @@ from tpo.records import (
     Branch,
     Caption,
     Checked,
+    Condition,
+    Method,
     Prediction,
     PreferencePair,
     Query,
@@ -235,7 +237,9 @@ def test_every_stage_accounts_for_everything_that_came_in(project: Path) -> None
     assert told["answer"].items_in == len(read_records(project / "data/queries/queries.jsonl", Query)) == 6 * 6
     assert len(published(project, "answer")["answers.jsonl"]) == 2 * told["answer"].items_out
     assert told["evaluate"].items_in == 6 * 3
-    assert len(published(project, "evaluate")["predictions.jsonl"]) == 2 * told["evaluate"].items_out
+    predicted = [one for one in published(project, "evaluate")["predictions.jsonl"] if isinstance(one, Prediction)]
+    in_full = [one for one in predicted if one.condition is Condition.FULL and one.method is Method.LOGPROB]
+    assert len(in_full) == len({(one.item_id, one.model) for one in in_full}) == 2 * told["evaluate"].items_out
 
 
 def test_questions_that_share_words_with_a_benchmarks_are_set_aside_and_named(

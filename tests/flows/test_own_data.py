@@ -19,7 +19,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from tpo.evaluation.benchmarks import load_benchmarks
-from tpo.evaluation.run import check_video, group_by_video
+from tpo.evaluation.preflight import check_video, group_by_video
 from tpo.records import Answer, Caption, Granularity, Query, Reason, Rejection, Video
 from tpo.store import read_manifest, read_records
 from tpo.video.probe import Prober

@@ -62,6 +62,12 @@ def style_name(benchmark: str, style: PromptStyle, *, subtitles: bool) -> str:
     return f"{style}, subtitles before the question instead of between the frames" if moved else f"{style}, subtitles"
 
 
+def style_names(items: Sequence[Item], style: PromptStyle, *, subtitles: bool) -> dict[str, str]:
+    """`style_name` of each benchmark among `items`."""
+    benchmarks = sorted({item.benchmark for item in items})
+    return {benchmark: style_name(benchmark, style, subtitles=subtitles) for benchmark in benchmarks}
+
+
 def _listed(item: Item, form: str = "{}. {}") -> str:
     return "\n".join(form.format(letter, option) for letter, option in zip(ascii_uppercase, item.options, strict=False))
 

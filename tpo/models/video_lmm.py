@@ -131,8 +131,9 @@ class VideoLMM:
         shown, wanted = text.count(self.family.template_video), int(video is not None)
         if shown != wanted:
             raise UserError(
-                f"The chat template of {self.folder} wrote {shown} times {self.family.template_video!r} for {wanted} "
-                "videos. Is it the template of a text-only model?"
+                f"The chat template of {self.folder} wrote {shown} times {self.family.template_video!r} for "
+                f"{'one video; expected once' if wanted else 'no video; expected never'}. "
+                "Is it the template of a text-only model?"
             )
         if video is not None:
             text = text.replace(self.family.template_video, video.text)
