@@ -76,7 +76,7 @@ def test_the_way_ends_at_one_version_with_the_aliases_that_the_gate_decided(fini
     decision = GateDecision.model_validate_json((finished / "reports/gate.json").read_text())
     assert registry(finished) == ([1], {"challenger": 1, "champion": 1} if decision.promote else {"challenger": 1})
     numbers = json.loads((finished / "reports/evaluation.json").read_text())["all"]
-    assert decision.promote == (numbers["difference_low"] > 0)
+    assert decision.promote == (numbers["difference_low"] > 0 and numbers["holm_p"] < 0.05)
     mixed = read_manifest(finished / "data/pairs")
     assert read_manifest(finished / "models/tuned").items_in == mixed.counts["training pairs"] > 50
     assert mixed.counts["held-out pairs"] > 0

@@ -187,7 +187,7 @@ def to_text(summary: Summary) -> str:
         lines.append(f"{'Benchmarks':<12} {benchmarks_text(summary.benchmarks_checked)}")
     if summary.scores:
         width = max(len(score.name) for score in (*summary.scores, *summary.beside))
-        lines += ["", "Accuracy, base → tuned, with intervals over videos", *to_lines(summary.scores, width)]
+        lines += ["", "Accuracy, base → tuned, with intervals", *to_lines(summary.scores, width)]
         lines += [f"  {summary.verdict}", *to_lines(summary.beside, width)]
     if any(summary.unanswered.values()):
         lines.append(f"  Unanswered: {counts(unanswered_videos(summary))}")
