@@ -5,6 +5,7 @@ import gc
 import json
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any
 
 import torch
 
@@ -26,12 +27,12 @@ from flows.stage import (
     stage_task,
 )
 from tpo.errors import UserError
-from tpo.evaluation.analysis import analyse
+from tpo.evaluation.analysis import Analysis, analyse
 from tpo.evaluation.asking import Job, left_out, plan_jobs
 from tpo.evaluation.benchmarks import describe, load_benchmarks
 from tpo.evaluation.free_answers import judged
 from tpo.evaluation.metrics import accuracy_csv, headline, metrics
-from tpo.evaluation.needle_map import difference_csv, map_csv, needle_maps, needle_metrics
+from tpo.evaluation.needle_map import NeedleMaps, difference_csv, map_csv, needle_maps, needle_metrics
 from tpo.evaluation.preflight import (
     check_complete,
     check_video,
@@ -128,19 +129,7 @@ def evaluate() -> None:
         numbers = metrics(analysis, num_lost(bad_rows))
         numbers["prompts"] = style_names(asked, settings.prompts, subtitles=settings.subtitles)
         numbers["needle"] = needle_metrics(maps, confidence=settings.confidence)
-        write_atomic(REPORTS / "metrics.json", json.dumps(headline(analysis), indent=2) + "\n")
-        write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")
-        write_atomic(REPORTS / "accuracy.csv", accuracy_csv(analysis))
-        write_atomic(REPORTS / "needle.csv", map_csv(maps.cells))
-        write_atomic(REPORTS / "needle_difference.csv", difference_csv(maps.differences))
-        run_id = log_stage(
-            "evaluate",
-            params.register_.experiment,
-            params={"evaluate": settings.model_dump(mode="json")},
-            metrics=flatten_metrics(numbers),
-            artifacts=[REPORTS / name for name in ("evaluation.json", "accuracy.csv", "needle.csv")],
-            tags={"train_run_id": read_manifest(TUNED).facts["mlflow_run_id"], **{f"{r}_id": ids[r] for r in ids}},
-        )
+        run_id = report(analysis, maps, numbers, ids, params)
         set_aside = bad_rows + not_asked
         stage.publish(
             EVALUATION,
@@ -158,6 +147,23 @@ def evaluate() -> None:
             counts={f"flagged: {reason}": n for reason, n in count_reasons([*flagged, *unfit, *not_shown]).items()},
             facts={"mlflow_run_id": run_id, **{f"{role}_id": its_id for role, its_id in ids.items()}},
         )
+
+
+def report(analysis: Analysis, maps: NeedleMaps, numbers: dict[str, Any], ids: dict[Role, str], params: Params) -> str:
+    """Write what DVC, the gate and people read, and log it; the id of the MLflow run."""
+    write_atomic(REPORTS / "metrics.json", json.dumps(headline(analysis), indent=2) + "\n")
+    write_atomic(REPORTS / "evaluation.json", json.dumps(numbers, indent=2) + "\n")
+    write_atomic(REPORTS / "accuracy.csv", accuracy_csv(analysis))
+    write_atomic(REPORTS / "needle.csv", map_csv(maps.cells))
+    write_atomic(REPORTS / "needle_difference.csv", difference_csv(maps.differences))
+    return log_stage(
+        "evaluate",
+        params.register_.experiment,
+        params={"evaluate": params.evaluate.model_dump(mode="json")},
+        metrics=flatten_metrics(numbers),
+        artifacts=[REPORTS / name for name in ("evaluation.json", "accuracy.csv", "needle.csv")],
+        tags={"train_run_id": read_manifest(TUNED).facts["mlflow_run_id"], **{f"{r}_id": ids[r] for r in ids}},
+    )
 
 
 def say(lines: Sequence[str]) -> None:
