@@ -16,7 +16,6 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FailedRun
 from prefect.futures import PrefectFuture, as_completed
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -108,6 +107,8 @@ def _start_own_server() -> None:
     Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process. Some
     servers whose client died in the middle of something wait for it forever: it gets five seconds to end by itself.
     """
+    from prefect.server.api.server import SubprocessASGIServer  # takes seconds that others need not wait
+
     server = SubprocessASGIServer()
     server.start()
     assert server.server_process is not None

@@ -1,18 +1,25 @@
 """Stages as real processes: started, killed, and looked at for what they leave behind."""
 
 import os
+import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
+from tpo.store import Manifest, read_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
 HANGS_AFTER_S = 400
 
 Edit = Callable[[dict[str, Any]], None]
@@ -48,6 +55,14 @@ def must_work(stage: str, folder: Path, environment: dict[str, str]) -> str:
     return out
 
 
+def all_must_work(stages: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+    """One stage after the other in a single process, as the imports take longer than the work."""
+    one_by_one = "import runpy, sys\nfor stage in sys.argv[1:]: runpy.run_module(f'flows.{stage}', run_name='__main__')"
+    command = [sys.executable, "-c", one_by_one, *stages]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @contextmanager
 def killed_when(ready: Callable[[], bool], stage: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
     """Start a stage and kill it (and only it) with SIGKILL as soon as `ready`; no process of it may remain."""
@@ -74,3 +89,63 @@ def processes_of_group(group: int) -> list[str]:
         except ProcessLookupError:
             continue
     return found
+
+
+def num_done(stage: str, folder: Path) -> int:
+    """Lines in the journal of a stage that runs or was killed."""
+    return sum(path.read_bytes().count(b"\n") for path in (folder / ".tpo" / stage).glob("*/journal.jsonl"))
+
+
+def resume(
+    stage: str, out: Path, folder: Path, environment: dict[str, str], ready: Callable[[], bool], num_items: int
+) -> Manifest:
+    """Kill a stage when `ready`, run it again; its manifest, after checking that it went on and did no item twice."""
+    shutil.rmtree(out)
+    with killed_when(ready, stage, folder, environment):
+        done = num_done(stage, folder)
+        assert 1 <= done < num_items, "the kill came too late to be in the middle"
+        assert not out.exists(), "nothing half-written is to be seen"
+        said = must_work(stage, folder, environment)
+    assert f"{stage}: going on, {done} " in said
+    found = read_manifest(out)
+    assert found.resumed == done
+    assert not list((folder / ".tpo" / stage).iterdir()), "a finished stage leaves no journal"
+    return found
+
+
+def registry(folder: Path) -> tuple[list[int], dict[str, int]]:
+    """Versions and aliases, as MLflow's database has them."""
+    if not (folder / "mlflow.db").is_file():
+        return [], {}
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        versions = database.execute("SELECT version FROM model_versions ORDER BY version").fetchall()
+        aliases = database.execute("SELECT alias, version FROM registered_model_aliases").fetchall()
+    return [version for (version,) in versions], dict(aliases)
+
+
+@contextmanager
+def prefect_server(environment: dict[str, str]) -> Iterator[str]:
+    """A Prefect server with a database of its own; the URL of its API."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services", "--no-ui"]
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "prefect", *command], env=environment, **quiet) as server:
+        try:
+            wait_until_healthy(url := f"http://127.0.0.1:{port}/api", server)
+            yield url
+        finally:
+            server.terminate()
+
+
+def wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
+    ends_at = time.monotonic() + 120
+    while time.monotonic() < ends_at and server.poll() is None:
+        try:
+            httpx.get(f"{url}/health")
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"Prefect's server did not start at {url}")

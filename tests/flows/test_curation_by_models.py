@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import edit_params, finish, killed_when, must_work
+from processes import ROOT, all_must_work, edit_params, finish, num_done, resume
 
 from tpo.demo.build import build_videos
 from tpo.demo.provider import Provider
@@ -18,7 +18,6 @@ from tpo.store import read_manifest, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("caption", "ask", "answer", "judge", "mix")
 
 
@@ -56,8 +55,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
     for sidecar in (folder / "data/demo/videos").glob("*.json"):
         sidecar.unlink()
     shutil.copytree(ROOT / "demo/checkpoint", folder / "demo/checkpoint")
-    for stage in ("ingest", *STAGES):
-        must_work(stage, folder, environment)
+    all_must_work(("ingest", *STAGES), folder, environment)
     return folder
 
 
@@ -122,25 +120,30 @@ def test_what_was_set_aside_can_be_followed_too(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("stage", "calls"), [("caption", 20), ("ask", 20), ("judge", 10)])
-def test_a_stage_that_is_killed_pays_for_no_finished_call_again(
+def test_a_stage_that_is_killed_goes_on_and_pays_for_no_finished_call_again(
     project: Path, copy: Path, environment: dict[str, str], provider: Provider, stage: str, calls: int
 ) -> None:
     out = {"caption": "data/captions", "ask": "data/queries", "judge": "data/judged"}[stage]
-    for state in (".tpo/replies.sqlite", ".tpo/replies.sqlite-wal", ".tpo/replies.sqlite-shm"):
-        (copy / state).unlink(missing_ok=True)
-    shutil.rmtree(copy / out)
+    edit_params(copy, lambda settings: settings["runtime"].update(items_per_task=1))  # so that it has a middle
+    for remembered in (copy / ".tpo").glob("replies.sqlite*"):
+        remembered.unlink()
     provider.prompts.clear()
     provider.latency_s = 0.05
+
+    def ready() -> bool:
+        return len(provider.prompts) >= calls and num_done(stage, copy) > 0
+
     try:
-        with killed_when(lambda: len(provider.prompts) >= calls, stage, copy, environment):
-            must_work(stage, copy, environment)
+        found = resume(stage, copy / out, copy, environment, ready, num_items=4)
     finally:
         provider.latency_s = 0
     prompts = list(provider.prompts)
     paid_twice = len(prompts) - len(set(prompts))
     assert paid_twice <= 8, "no more than were in flight when it was killed"
+    undisturbed = read_manifest(project / out)
+    assert (found.items_in, found.items_out) == (undisturbed.items_in, undisturbed.items_out)
     kinds = {"captions.jsonl": Caption, "queries.jsonl": Query, "pairs.jsonl": PreferencePair}
-    for name, kind in kinds.items():
+    for name, kind in {**kinds, "rejected.jsonl": Rejection}.items():
         if (project / out / name).is_file():
             assert read_records(copy / out / name, kind) == read_records(project / out / name, kind)
 
@@ -154,10 +157,10 @@ def test_another_setting_of_the_judge_asks_the_judge_alone(
     assert provider.prompts
     assert all("1. Is Answer 1 better" in prompt for prompt in provider.prompts)
     provider.prompts.clear()
-    for stage in ("caption", "ask", "answer"):
-        must_work(stage, copy, environment)
+    all_must_work(("caption", "ask"), copy, environment)
+    for out in ("data/captions", "data/queries"):
+        assert read_manifest(copy / out).facts["usage"]["calls"] == 0
     assert provider.prompts == [], "everything that was said before is remembered"
-    assert read_manifest(copy / "data/captions").facts["usage"]["calls"] == 0
 
 
 def test_a_server_that_is_not_there_ends_the_stage_with_a_message_and_loses_nothing(

@@ -6,6 +6,7 @@ pair: these tests end at the judge's message. From pairs to a registered model g
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image, ImageDraw
+from processes import ROOT
 
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.preflight import check_video, group_by_video
@@ -26,7 +28,7 @@ from tpo.video.probe import Prober
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("ingest", "caption", "ask", "answer")
 SCENES = {
     "kitchen.mp4": [
         "A woman walks into a small kitchen.",
@@ -221,14 +223,16 @@ def test_an_own_benchmark_in_an_official_layout_can_be_evaluated_on(project: Pat
 def test_what_has_run_is_up_to_date_and_without_right_answers_the_judge_says_so(
     project: Path, dvc_environment: dict[str, str]
 ) -> None:
-    again = dvc(project, dvc_environment, "repro", "answer")
-    assert "Running stage" not in again.stdout
-    assert "up to date" in again.stdout
     judged = dvc(project, dvc_environment, "repro", "judge")
-    assert judged.returncode != 0
     told = judged.stdout + judged.stderr
+    assert [stage for stage in STAGES if f"Stage '{stage}' didn't change, skipping" in told] == list(STAGES)
+    assert re.findall("Running stage '(.*)'", told) == ["judge"]
+    assert judged.returncode != 0
     assert told.count("judge: Not one preference pair was kept") == 1
     assert "Traceback" not in told
     queries = read_records(project / "data/queries/queries.jsonl", Query)
     rejected = read_records(project / "data/judged/rejected.jsonl", Rejection)
     assert {rejection.item for rejection in rejected} == {query.id for query in queries}
+    found = read_manifest(project / "data/judged")
+    assert (found.items_in, found.items_out) == (len(queries), 0)
+    assert sum(found.set_aside.values()) == len(queries) == len(rejected)

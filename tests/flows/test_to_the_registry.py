@@ -1,75 +1,37 @@
-"""A small demo through every stage to a registered model, with the shipped base, and stages killed on that way."""
+"""A small demo through every stage to a registered model, with the shipped base."""
 
 import csv
 import json
-import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from processes import edit_params, finish, killed_when, must_work
+from processes import ROOT, edit_params, must_work, registry
 
-from tpo.demo.build import build_benchmarks, build_videos
+from flows.stage import by_video
+from flows.train import train_model
+from tpo.curation.captions import caption_video
+from tpo.curation.contamination import QuestionReport
+from tpo.curation.judging import RuleJudge, candidates_of, judge_pairs
+from tpo.curation.queries import ask_video
+from tpo.errors import UserError
+from tpo.evaluation.benchmarks import find_items
 from tpo.params import load_params
-from tpo.records import GateDecision
-from tpo.store import read_manifest
+from tpo.records import (
+    Answer,
+    Caption,
+    Checked,
+    Condition,
+    GateDecision,
+    Method,
+    Prediction,
+    PreferencePair,
+    Query,
+    Rejection,
+    Video,
+)
+from tpo.store import read_manifest, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("ingest", "caption", "ask", "answer", "judge", "mix", "validate", "train", "evaluate", "register")
-NAME = "tpo-demo"
-
-
-def make_small(settings: dict[str, Any]) -> None:
-    settings["demo"] |= {
-        "num_train_videos": 12,
-        "num_eval_videos": 6,
-        "questions_per_eval_video": 4,
-        "num_needles": 4,
-        "num_haystacks": 2,
-    }
-    settings["evaluate"]["bootstrap_samples"] = 200
-    settings["evaluate"]["needle"] |= {"num_frames": [16], "minutes": [0.5], "per_cell": 2}
-    settings["validate"]["min_pairs"] = 10
-    settings["train"]["save_every_steps"] = 2
-
-
-def registry(folder: Path) -> tuple[list[int], dict[str, int]]:
-    """Versions and aliases, as MLflow's database has them."""
-    if not (folder / "mlflow.db").is_file():
-        return [], {}
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        versions = database.execute("SELECT version FROM model_versions ORDER BY version").fetchall()
-        aliases = database.execute("SELECT alias, version FROM registered_model_aliases").fetchall()
-    return [version for (version,) in versions], dict(aliases)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """Every stage has run. Registration was killed twice before: while packaging, and when it had made a version."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copy(ROOT / "params.yaml", folder)
-    edit_params(folder, make_small)
-    shutil.copytree(ROOT / "demo/checkpoint", folder / "demo/checkpoint")
-    demo = load_params(folder / "params.yaml").demo
-    build_videos(folder / "data/demo/videos", demo)
-    build_benchmarks(folder / "data/demo/benchmarks", demo)
-    for stage in STAGES[:-1]:
-        must_work(stage, folder, environment)
-    packaged = "mlruns/*/models/*/artifacts/MLmodel"
-    for ready in (lambda: any(folder.glob(packaged)), lambda: bool(registry(folder)[0])):
-        with killed_when(ready, "register", folder, environment):
-            assert not (folder / "reports/gate.json").exists()
-    must_work("register", folder, environment)
-    return folder
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "project"))
 
 
 def test_the_way_ends_at_one_version_with_the_aliases_that_the_gate_decided(finished: Path) -> None:
@@ -82,28 +44,69 @@ def test_the_way_ends_at_one_version_with_the_aliases_that_the_gate_decided(fini
     assert mixed.counts["held-out pairs"] > 0
 
 
-def test_a_killed_validation_comes_to_the_same_verdict(finished: Path, copy: Path, environment: dict[str, str]) -> None:
-    for made in ("data/validation", "reports/data_docs"):
-        shutil.rmtree(copy / made)
-    with killed_when((copy / "reports/data_docs").exists, "validate", copy, environment):
-        assert not (copy / "data/validation").exists()
-    must_work("validate", copy, environment)
-    verdict = "data/validation/verdict.json"
-    assert (copy / verdict).read_text() == (finished / verdict).read_text()
-    assert (copy / "reports/data_docs/index.html").is_file()
+def test_every_stage_accounts_for_everything_that_came_in(finished: Path) -> None:
+    outs = ("catalog", "captions", "queries", "answers", "judged", "pairs", "evaluation")
+    told = {out: read_manifest(finished / "data" / out) for out in outs}
+    for out, found in told.items():
+        assert found.items_in == found.items_out + sum(found.set_aside.values())
+        if out not in ("captions", "queries"):  # which set aside single captions and questions as well
+            rejected = read_records(finished / "data" / out / "rejected.jsonl", Rejection)
+            assert len(rejected) == sum(found.set_aside.values()), "each thing set aside is on disk with its reason"
+    assert (told["catalog"].items_in, told["catalog"].items_out) == (12 + 7, 12 + 2)
+    assert (told["captions"].items_in, told["captions"].items_out) == (12 + 2, 12)
+    queries = read_records(finished / "data/queries/queries.jsonl", Query)
+    assert told["answers"].items_in == len(queries) > 12 * 8
+    answers = read_records(finished / "data/answers/answers.jsonl", Answer)
+    assert len(answers) == 2 * told["answers"].items_out
+    assert told["evaluation"].items_in == 6 * 4
+    predicted = read_records(finished / "data/evaluation/predictions.jsonl", Prediction)
+    in_full = [one for one in predicted if one.condition is Condition.FULL and one.method is Method.LOGPROB]
+    assert len(in_full) == len({(one.item_id, one.model) for one in in_full}) == 2 * told["evaluation"].items_out
 
 
-def test_a_killed_training_ends_at_the_very_same_weights(
-    finished: Path, copy: Path, environment: dict[str, str]
+def test_stages_of_records_publish_what_the_plain_functions_give(finished: Path) -> None:
+    data, params = finished / "data", load_params(finished / "params.yaml")
+    videos = read_records(data / "catalog/videos.jsonl", Video)
+    captioned = {video.id: caption_video(video, finished / params.data.videos) for video in videos}
+    captions = by_video(read_records(data / "captions/captions.jsonl", Caption))
+    assert captions == {name: texts for name, (texts, _) in captioned.items() if texts}
+    assert read_records(data / "captions/rejected.jsonl", Rejection) == [
+        rejection for _, rejections in captioned.values() for rejection in rejections
+    ]
+    videos = [video for video in videos if video.id in captions]
+    asked = [ask_video(video, captions[video.id], params.ask, params.data.seed) for video in videos]
+    queries = read_records(data / "queries/queries.jsonl", Query)
+    assert queries == [query for questions, _ in asked for query in questions]
+    answers = read_records(data / "answers/answers.jsonl", Answer)
+    judged: list[PreferencePair | Rejection] = []
+    for video in videos:
+        own = [answer for answer in answers if answer.view.video_id == video.id]
+        candidates, without = candidates_of(video, captions[video.id], by_video(queries)[video.id], own)
+        assert without == []
+        judged += judge_pairs(candidates, RuleJudge(), params.answer.full_frames)
+    assert read_records(data / "judged/pairs.jsonl", PreferencePair) == [
+        one for one in judged if isinstance(one, PreferencePair)
+    ]
+    assert read_records(data / "judged/rejected.jsonl", Rejection) == [
+        one for one in judged if isinstance(one, Rejection)
+    ]
+
+
+def test_questions_that_share_words_with_a_benchmarks_are_set_aside_and_named(
+    copy: Path, environment: dict[str, str]
 ) -> None:
-    shutil.rmtree(copy / "models/tuned")
-    with killed_when(
-        lambda: any(copy.glob(".tpo/train/*/checkpoints/*/*/trainer_state.json")), "train", copy, environment
-    ):
-        assert not (copy / "models/tuned").exists()
-    must_work("train", copy, environment)
-    weights = "models/tuned/model.safetensors"
-    assert (copy / weights).read_bytes() == (finished / weights).read_bytes()
+    edit_params(copy, lambda settings: settings["ask"].update(contamination_words=5))
+    must_work("ask", copy, environment)
+    out, items = copy / "data/queries", find_items(copy / "data/demo/benchmarks")[0]
+    report = QuestionReport.model_validate_json((out / "decontamination.json").read_text())
+    kept, set_aside = read_records(out / "queries.jsonl", Query), read_records(out / "contaminated.jsonl", Rejection)
+    assert report.benchmark_questions == {"longvideobench": 8, "mlvu": 8, "videomme": 8}
+    assert (report.status, report.queries) == (Checked.PARTLY, len(kept) + len(set_aside))
+    taken = {item.question for item in items if len(item.question.split()) >= 5}
+    assert set_aside
+    assert not taken & {query.question for query in kept}
+    assert taken & {found.question for found in report.found}
+    assert read_manifest(out).counts["contaminated queries"] == len(set_aside)
 
 
 def test_training_in_two_processes_is_the_same_training(
@@ -122,8 +125,11 @@ def test_training_in_two_processes_is_the_same_training(
     assert read_manifest(copy / "models/tuned").items_out == read_manifest(finished / "models/tuned").items_out
 
 
-def test_a_launch_config_that_is_not_there_is_named(copy: Path, environment: dict[str, str]) -> None:
+def test_a_launch_config_that_is_not_there_is_named(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edit_params(copy, lambda wanted: wanted["train"].update(launch="configs/nowhere.yaml"))
-    code, _, err = finish("train", copy, environment)
-    assert code == 1
-    assert "train.launch names 'configs/nowhere.yaml', and there is no such file. See configs/accelerate." in err
+    monkeypatch.chdir(copy)
+    message = r"train.launch names 'configs/nowhere.yaml', and there is no such file. See configs/accelerate\."
+    with pytest.raises(UserError, match=message):
+        train_model.fn(tmp_path / "checkpoints", tmp_path / "out", "no run")
