@@ -10,8 +10,8 @@ from flows.stage import (
     QUERIES,
     Done,
     Stage,
+    answering_code,
     by_video,
-    code_digest,
     of_kind,
     run,
     stage_flow,
@@ -31,7 +31,7 @@ Job = tuple[Video, list[Query]]
 @functools.cache
 def policy(params: ModelParams, num_frames: int) -> Policy:
     """The model, loaded once per process."""
-    return Policy(load_model(params, num_frames), replies(), code_digest("tpo/models", "tpo/video"))
+    return Policy(load_model(params, num_frames), replies(), answering_code())
 
 
 @stage_task("answer about videos")

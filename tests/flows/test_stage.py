@@ -1,14 +1,20 @@
 import importlib.metadata
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from processes import ROOT, Edit, edit_params
 
-from flows.answer import answer
+from flows.answer import answer, policy
 from flows.ask import ask
+from flows.evaluate import examinee
 from flows.ingest import ingest
+from flows.replies import replies
 from flows.stage import answering_code, run
+from tpo.curation.answers import Policy
+from tpo.evaluation.run import Examinee
+from tpo.params import ModelParams
 from tpo.store import Manifest, publish
 
 
@@ -26,6 +32,18 @@ def test_what_was_said_with_another_release_of_a_library_does_not_count(
     assert answering_code() == before
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == library else version(name))
     assert answering_code() != before
+
+
+@pytest.mark.parametrize("model", [policy, examinee])
+def test_both_stages_that_ask_the_model_keep_answers_by_code_and_libraries(
+    model: Callable[..., Policy | Examinee], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    role = ("base",) if model is examinee else ()
+    asked = model(*role, ModelParams(base=str(tiny_checkpoint), dtype="float32", device="cpu"), 4)
+    model.cache_clear()
+    replies.cache_clear()
+    assert asked.code == answering_code()
 
 
 def test_an_unknown_setting_is_named_with_those_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
