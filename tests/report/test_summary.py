@@ -86,6 +86,19 @@ def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_wh
         assert place in text
 
 
+def test_needles_are_shown_where_nothing_else_was_measured(finished: Path):
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+    needle = {
+        "num_not_sampled": 0, "base": {"accuracy": interval}, "tuned": {"accuracy": interval},
+        "difference": {**interval, "num_items": 20},
+    }  # fmt: skip
+    (finished / "reports/evaluation.json").write_text(json.dumps({"needle": {"in_video": needle}}))
+    summary = collect(finished)
+    assert "  needle in video" in to_text(summary)
+    write_html(summary, finished / "page.html")
+    assert "<td>needle in video</td><td>20 items</td>" in (finished / "page.html").read_text()
+
+
 def test_a_password_in_the_tracking_address_is_not_shown(finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:s3cret@db/mlflow")
     assert "s3cret" not in to_text(collect(finished))

@@ -185,10 +185,10 @@ def to_text(summary: Summary) -> str:
     lines.append(f"{'Validation':<12} {validation_text(summary.validation)}")
     if summary.benchmarks_checked:
         lines.append(f"{'Benchmarks':<12} {benchmarks_text(summary.benchmarks_checked)}")
-    if summary.scores:
-        width = max(len(score.name) for score in (*summary.scores, *summary.beside))
+    if scores := (*summary.scores, *summary.beside):  # spans alone, or needles, leave no verdict
+        width = max(len(score.name) for score in scores)
         lines += ["", "Accuracy, base → tuned, with intervals", *to_lines(summary.scores, width)]
-        lines += [f"  {summary.verdict}", *to_lines(summary.beside, width)]
+        lines += [*([f"  {summary.verdict}"] if summary.verdict else []), *to_lines(summary.beside, width)]
     if any(summary.unanswered.values()):
         lines.append(f"  Unanswered: {counts(unanswered_videos(summary))}")
     lines += ["", summary.decision.summary if summary.decision else "The gate has not decided yet."]
