@@ -29,7 +29,7 @@ from flows.stage import (
 from tpo.errors import UserError
 from tpo.evaluation.analysis import Analysis, analyse
 from tpo.evaluation.asking import Job, left_out, plan_jobs
-from tpo.evaluation.benchmarks import describe, load_benchmarks
+from tpo.evaluation.benchmarks import any_benchmark, describe, load_benchmarks
 from tpo.evaluation.free_answers import judged
 from tpo.evaluation.metrics import accuracy_csv, headline, metrics
 from tpo.evaluation.needle_map import NeedleMaps, difference_csv, map_csv, needle_maps, needle_metrics
@@ -86,12 +86,13 @@ def _name(role: Role, job: Job) -> str:
 def evaluate() -> None:
     params = load_params()
     settings, root = params.evaluate, params.data.benchmarks
-    items, bad_rows = load_benchmarks(root)
+    cases, unfit = plan_cases(params)
+    needles_alone = bool(cases) and not any_benchmark(root)
+    items, bad_rows = ([], []) if needles_alone else load_benchmarks(root)
     say(describe(items, bad_rows, root))
     not_asked = [reason for item in items if (reason := left_out(item, settings))]
     asked = [item for item in items if left_out(item, settings) is None]
     say(describe_left_out(not_asked))
-    cases, unfit = plan_cases(params)
     if not asked and not cases:
         raise UserError(f"Nothing is left to ask. {not_asked[0].item}: {not_asked[0].detail}")
     models = models_to_ask(params)

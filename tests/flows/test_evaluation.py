@@ -17,6 +17,8 @@ from tiny import save_tiny
 from tpo.demo.build import build_benchmarks
 from tpo.params import load_params
 from tpo.records import Condition, Method, Prediction, PredictionStatus, Rejection
+from tpo.registry.gate import decide, gather
+from tpo.report.summary import collect, to_text
 from tpo.store import Manifest, publish, read_manifest, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -261,3 +263,18 @@ def test_where_settings_leave_out_every_question_it_says_which_setting(
     assert code == 1
     assert "charades_sta: 1 questions are not asked: spans are written: set evaluate.max_new_tokens" in out
     assert "Nothing is left to ask" in error
+
+
+def test_a_needle_test_by_itself_is_asked_shown_and_no_ground_for_promotion(
+    project: Path, output: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "project"))
+    for benchmark in (copy / "data/demo/benchmarks").iterdir():
+        if benchmark.name != "needle":
+            shutil.rmtree(benchmark)
+    must_work("evaluate", copy, environment)
+    numbers = json.loads((copy / "reports/evaluation.json").read_text())
+    assert numbers["needle"] == json.loads((project / "reports/evaluation.json").read_text())["needle"]
+    evidence = gather(numbers, validation_passed=True, base_id="base", candidate_id="tuned")
+    assert decide(evidence, 0.0).summary.startswith("Refused: base and tuned were not compared")
+    assert "needle in video" in to_text(collect(copy))

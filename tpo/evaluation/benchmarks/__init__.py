@@ -39,6 +39,11 @@ def load_benchmarks(root: Path) -> tuple[list[Item], list[Rejection]]:
     return items, rejections
 
 
+def any_benchmark(root: Path) -> bool:
+    """Whether `root` has a benchmark's folder; the needle test is none."""
+    return any((root / benchmark.NAME).is_dir() for benchmark in BENCHMARKS)
+
+
 def find_items(root: Path) -> tuple[list[Item], str]:
     """The items of `load_benchmarks`, or none and what it complained of: for work that does without benchmarks."""
     try:
