@@ -56,18 +56,20 @@ def ask(
     ] = None,
 ) -> None:
     """Ask a model one question about one video."""
+    from tpo.registry.ask import find_video
+
+    find_video(str(video))  # before a model is loaded
     if model is not None and Path(model).is_dir():
         typer.echo(_ask_checkpoint(model, video, question))
         return
     from tpo.params import load_params
+    from tpo.registry.ask import ask_registered
     from tpo.registry.champion import CHAMPION
-    from tpo.registry.package import load_registered
 
     target = model or f"{load_params().register_.name}@{CHAMPION}"
     if not ("@" in target or "/" in target):
         raise UserError(f"There is no folder {target!r}, and a registered model is named like NAME@champion or NAME/3.")
-    answers = load_registered(f"models:/{target}").predict([{"video": str(video), "question": question}])
-    typer.echo(answers[0])
+    typer.echo(ask_registered(f"models:/{target}", str(video), question))
 
 
 def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:

@@ -186,6 +186,15 @@ def test_timestamps_out_of_order_are_a_reason_and_not_a_guess(prober: Prober, tm
     assert found.detail == "frame 3 is timed at 0.200 s, not after the one before it; encode the file again"
 
 
+def test_a_playlist_is_not_taken_for_the_video_that_it_names(prober: Prober, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", every(0.1, 50))
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\na.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    for name in ("list.m3u8", "list.mp4"):
+        found = set_aside(prober, tmp_path, name)
+        assert (found.reason, found.detail[:10]) == (Reason.UNREADABLE, "a playlist")
+
+
 def test_a_link_inside_the_folder_is_followed(prober: Prober, tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", every(0.1, 5))
     (tmp_path / "b.mp4").symlink_to(tmp_path / "a.mp4")

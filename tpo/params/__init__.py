@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from tpo.errors import UserError
+from tpo.errors import UserError, redact
 from tpo.params.chat import ByRuleOrChat, Captioner
 from tpo.params.chat import ChatParams as ChatParams
 from tpo.params.chat import EndpointParams as EndpointParams
@@ -289,7 +289,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except FileNotFoundError as error:
         raise UserError(f"No {path} here ({Path.cwd()}). Run from the project's root folder.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+        raise UserError(f"{path} is not valid YAML: {redact(str(error))}") from error
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -304,7 +304,8 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{where}: missing"
     or_a_model = ", or a model: {url: …, model: …} or {checkpoint: …}" if detail["loc"][-1:] == ("offline",) else ""
-    return f"{where}: {detail['msg']}{or_a_model}, got {detail['input']!r}"
+    got = "" if where.endswith("api_key_env") else f", got {redact(repr(detail['input']))}"  # it may be the key itself
+    return f"{where}: {detail['msg']}{or_a_model}{got}"
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:

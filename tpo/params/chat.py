@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
+from tpo.errors import redact
 from tpo.params.section import Section
 
 
@@ -19,7 +20,9 @@ class EndpointParams(_ChatParams):
 
     url: str = Field(description="with the version: http://localhost:8000/v1")
     model: str = Field(description="its name at the server")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable with the key; it is read nowhere else")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", pattern=r"^[A-Za-z_]\w*$", description="environment variable with the key, read nowhere else"
+    )
     concurrency: int = Field(16, ge=1, description="calls in flight")
     requests_per_minute: int | None = Field(None, ge=1, description="none = as fast as they are answered")
     timeout_s: float = Field(120, gt=0, description="for one attempt")
@@ -29,6 +32,14 @@ class EndpointParams(_ChatParams):
     usd_per_million_input_tokens: float = Field(0, ge=0)
     usd_per_million_output_tokens: float = Field(0, ge=0)
     budget_usd: float | None = Field(None, gt=0, description="of one run of the stage, which stops there")
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        """DVC writes settings to dvc.lock, which is committed."""
+        if redact(url) != url:
+            raise ValueError("a password or key does not belong here: set the environment variable of api_key_env")
+        return url
 
 
 class LocalParams(_ChatParams):

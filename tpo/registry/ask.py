@@ -1,31 +1,97 @@
-"""One question about one video file: probe, sample, decode, answer. What `tpo ask` and the served model do."""
+"""One question about one video file: find, probe, sample, decode, answer. What `tpo ask` and the served model do."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
 from tpo.records import Rejection
-from tpo.video.decode import DecodeError, decode
+from tpo.registry.tracking import redact, tracking_uri
+from tpo.video.decode import DecodeError, Frames, decode
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
+if TYPE_CHECKING:
+    from tpo.models import VideoLMM
+
+_SCRIPT = Path(__file__).with_name("ask_registered.py")
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # a model or version; an alias
+
 
 def answer_file(
-    model: VideoLMM, prober: Prober, video: str, question: str, num_frames: int, max_new_tokens: int
+    model: "VideoLMM", prober: Prober, video: str, question: str, num_frames: int, max_new_tokens: int
 ) -> str:
     """The model's greedy answer about `num_frames` frames evenly over the whole file.
 
     Raises:
         UserError: there is no such file, or it cannot be used as a video; says why.
     """
-    path = Path(video).resolve()
-    if not path.is_file():
-        raise UserError(f"There is no video file {video!r} (looked at {path}). Give the path of one.")
+    return model.answer(read_frames(prober, video, find_video(video), num_frames), question, max_new_tokens)
+
+
+def find_video(video: str, root: Path | None = None) -> Path:
+    """The file behind a path, links followed.
+
+    Args:
+        root: nothing outside this folder is given, and relative paths begin there; none = any file.
+
+    Raises:
+        UserError: there is no such file. Of what lies outside `root` it is not told whether it is there.
+    """
+    try:
+        path = Path(os.path.realpath(video if root is None else root / video))
+        found = (root is None or path.is_relative_to(os.path.realpath(root))) and path.is_file()
+    except (OSError, ValueError):  # may not be looked at, or can be no path: too long, with a null
+        found = False
+    if not found and root is None:
+        raise UserError(f"There is no video file {video!r} (looked in {Path.cwd()}). Give the path of one.")
+    if not found:
+        raise UserError(f"There is no video file {video!r} in the folder that may be asked about. Give a path in it.")
+    return path
+
+
+def read_frames(prober: Prober, video: str, path: Path, num_frames: int) -> Frames:
+    """Frames evenly over the whole of a file that was found for the name `video`.
+
+    Raises:
+        UserError: it cannot be used as a video; says why.
+    """
     probed = prober.probe(path.parent, path)
     if isinstance(probed, Rejection):
         raise UserError(f"{video!r} cannot be used ({probed.reason.value}): {probed.detail}. Give another video.")
     try:
-        frames = decode(path, dense(probed, num_frames), prober.index_dir)
+        return decode(path, dense(probed, num_frames), prober.index_dir)
     except DecodeError as error:
         raise UserError(f"{video!r} could not be decoded: {error}. Give another video.") from error
-    return model.answer(frames, question, max_new_tokens)
+
+
+def ask_registered(uri: str, video: str, question: str) -> str:
+    """The answer of a registered model (`models:/NAME@ALIAS`), run on the code that travels with it.
+
+    Raises:
+        UserError: the registry does not answer, it has no such model, the model cannot be loaded, or not answer.
+    """
+    # A person waits; MLflow would try for minutes.
+    settings = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    environment = settings | os.environ | {"MLFLOW_TRACKING_URI": tracking_uri()}
+    environment.pop("TPO_VIDEO_ROOT", None)  # a person may ask about any file
+    command = [sys.executable, "-P", str(_SCRIPT), uri, video, question]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise UserError(f"{uri} could not be asked: {redact(last)}")
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "answer" in said:
+        return str(said["answer"])
+    why = redact(said["error"]).splitlines()[0]
+    if said["loaded"]:
+        raise UserError(why.removeprefix("Row 0: "))
+    if said["code"] in _NOT_THERE:
+        raise UserError(
+            f"The registry has no {uri} ({why}). `tpo registry` shows what it has, and "
+            "`tpo ask --model models/tuned` asks the tuned model, promoted or not."
+        )
+    raise UserError(f"{uri} could not be loaded: {why} Is MLFLOW_TRACKING_URI right, and the registry up?")

@@ -9,16 +9,18 @@ The server is `MLFLOW_TRACKING_URI`; without it, `mlflow.db` in the current fold
 import hashlib
 import logging
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tpo.errors import UserError
+from tpo.errors import redact as redact
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-_USER_INFO = re.compile(r"(?<=://)[^/\s]+@")
 _MOST_METRICS = 1000  # MLflow refuses larger batches
 _MOST_PARAMS = 100
 
@@ -28,17 +30,29 @@ def tracking_uri() -> str:
 
 
 def connect() -> None:
-    """Point MLflow, its registry too, at `tracking_uri()`."""
+    """Point MLflow, its registry too, at `tracking_uri()`.
+
+    A server's user and password go to MLflow apart from its address, which it prints.
+
+    Raises:
+        UserError: the address has one of the two alone.
+    """
     import mlflow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every load of a few files
     logging.getLogger("alembic").setLevel(logging.WARNING)  # forty lines for a new database
-    mlflow.set_tracking_uri(tracking_uri())
-
-
-def redact(text: str) -> str:
-    """`text` with the user and password of every URI in it taken out."""
-    return _USER_INFO.sub("***@", text)
+    uri = tracking_uri()
+    server = urlsplit(uri)
+    if server.scheme in ("http", "https") and "@" in server.netloc:
+        if not (server.username and server.password):
+            raise UserError(
+                f"MLFLOW_TRACKING_URI {redact(uri)} has a user or a password alone. Take it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+            )
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(server.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(server.password)
+        uri = server._replace(netloc=server.netloc.rpartition("@")[2]).geturl()
+    mlflow.set_tracking_uri(uri)
 
 
 def provenance() -> dict[str, str]:

@@ -18,14 +18,23 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tpo.params import ProbeParams
 from tpo.records import Reason, Rejection, Video
 from tpo.video.decode import last_words
 
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
 STAGE = "ingest"
 _BEAT_S = 0.5
+# FFmpeg's names of formats that hold a video. Others name files that do (playlists, numbered pictures): a video would
+# be known by what its list says, and such a list leads out of the folder.
+_CONTAINERS = (
+    "3g2,3gp,asf,avi,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,obu,ogg,rm,webm,wtv"
+)
 
 
 def readable(path: Path) -> str:
@@ -181,6 +190,15 @@ class _Heart:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def _open(path: str) -> "InputContainer":
+    import av
+
+    try:
+        return av.open(path, options={"format_whitelist": _CONTAINERS})
+    except av.error.ArgumentError as error:
+        raise ValueError("a playlist, or in another format that videos are not kept in") from error
+
+
 def _measure(path: str, index_dir: Path, heart: _Heart) -> dict[str, Any]:
     """Runs in the child: the facts of `Video`, or a reason and its detail. Leaves what was measured in `index_dir`."""
     import av
@@ -190,7 +208,7 @@ def _measure(path: str, index_dir: Path, heart: _Heart) -> dict[str, Any]:
 
     file = Path(path)
     try:
-        with av.open(path) as container:
+        with _open(path) as container:
             stream = video_stream(container)
             if stream is None:
                 return _reason(Reason.NO_VIDEO_STREAM, "the file has no video stream")
