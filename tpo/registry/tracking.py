@@ -101,11 +101,22 @@ def flatten_metrics(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, f
 def start_run(
     stage: str, experiment: str, *, params: Mapping[str, Any], tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """An MLflow run named `stage` around a block; gives its id. It is marked failed when the block raises."""
+    """An MLflow run named `stage` around a block; gives its id. It is marked failed when the block raises.
+
+    Raises:
+        UserError: the server is away, or its address is none.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     connect()
-    mlflow.set_experiment(experiment)
+    try:
+        mlflow.set_experiment(experiment)
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow at {redact(tracking_uri())} cannot be used: {redact(error.message)} Is MLFLOW_TRACKING_URI right, "
+            "and the server up? Run the same command again then; it goes on where it stopped."
+        ) from None
     all_tags = {"stage": stage, **provenance(), **(tags or {})}
     with mlflow.start_run(run_name=stage, tags={key: redact(value) for key, value in all_tags.items()}) as run:
         flat = list(flatten(params).items())
