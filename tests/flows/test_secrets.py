@@ -49,8 +49,8 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="module")
-def planted(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return environment | SECRETS | {"PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
+def planted(without_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return without_server | SECRETS | {"PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
 
 
 @pytest.fixture(scope="module")
