@@ -49,7 +49,7 @@ from tpo.evaluation.table import items_csv
 from tpo.models import load_model, model_id
 from tpo.params import EvaluateParams, ModelParams, Params, load_params
 from tpo.records import Item, Prediction, Rejection, Role
-from tpo.registry.champion import fetch_champion
+from tpo.registry.champion import Champion, fetch_champion
 from tpo.registry.tracking import flatten_metrics, log_stage
 from tpo.store import count_reasons, read_manifest, write_atomic
 from tpo.video.decode import VideoFolder
@@ -95,7 +95,8 @@ def evaluate() -> None:
     say(describe_left_out(not_asked))
     if not asked and not cases:
         raise UserError(f"Nothing is left to ask. {not_asked[0].item}: {not_asked[0].detail}")
-    models = models_to_ask(params)
+    champion = fetch_champion(params.register_.name, CHAMPIONS) if params.evaluate.champion else None
+    models = models_to_ask(params, champion)
     ids = {role: model_id(model) for role, model in models.items()}
     planned = [one.model_dump(mode="json") for one in (*items, *cases)]
     settled = (ids, settings.model_dump(mode="json"), params.data.seed, planned, str(root), answering_code())
@@ -146,7 +147,12 @@ def evaluate() -> None:
             items_out=len(asked),
             set_aside=set_aside,
             counts={f"flagged: {reason}": n for reason, n in count_reasons([*flagged, *unfit, *not_shown]).items()},
-            facts={"mlflow_run_id": run_id, **{f"{role}_id": its_id for role, its_id in ids.items()}},
+            facts={
+                "mlflow_run_id": run_id,
+                # Who was champion when it was measured: the gate asks whether it still is.
+                "champion": champion and champion.model_dump(include={"version", "candidate_id"}),
+                **{f"{role}_id": its_id for role, its_id in ids.items()},
+            },
         )
 
 
@@ -172,10 +178,9 @@ def say(lines: Sequence[str]) -> None:
         print(f"evaluate: {line}", flush=True)
 
 
-def models_to_ask(params: Params) -> dict[Role, ModelParams]:
+def models_to_ask(params: Params, champion: Champion | None) -> dict[Role, ModelParams]:
     """Base and tuned model, and the registry's champion if that is another one."""
     models: dict[Role, ModelParams] = {"base": params.model, "tuned": params.model.of(TUNED)}
-    champion = fetch_champion(params.register_.name, CHAMPIONS) if params.evaluate.champion else None
     if champion is not None and champion.candidate_id != model_id(models["tuned"]):
         models["champion"] = params.model.of(champion.checkpoint)
     return models

@@ -1,87 +1,188 @@
 """register: package the tuned model, let the gate decide, move `champion` or not → reports/gate.json and the report."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from flows.stage import CATALOG, EVALUATION, PAIRS, REPORTS, TASK, TUNED, VALIDATION, run, stage_flow
+from flows.stage import CATALOG, EVALUATION, PAIRS, QUERIES, REPORTS, TASK, TUNED, VALIDATION, run, stage_flow
+from tpo.markdown import escaped
+from tpo.models import model_id
 from tpo.params import Params, load_params
 from tpo.progress import progress
 from tpo.records import GateDecision, PreferencePair, Video
-from tpo.registry.gate import decide, gather
-from tpo.registry.package import Promotion, challenge, promote, register, versions
-from tpo.registry.tracking import flatten_metrics
+from tpo.registry.card import licence_of, model_card
+from tpo.registry.evidence import gather
+from tpo.registry.gate import decide
+from tpo.registry.package import DataInput, challenge, register, versions
+from tpo.registry.promotion import Promotion, kept_decision, promote, registry_state, stay
+from tpo.registry.proof import prove
+from tpo.registry.tracking import flatten_metrics, locked_inputs, provenance
 from tpo.report.summary import collect, write_html
-from tpo.store import read_manifest, read_records, write_atomic
+from tpo.store import digest, read_manifest, read_records, write_atomic
+
+VIDEOS_REPORT, QUESTIONS_REPORT = CATALOG / "decontamination.json", QUERIES / "decontamination.json"
+PROJECT = (Path("dvc.lock"), Path("params.yaml"))  # with these and the commit, code and data can be had again
+THE_GATE = "the gate (register stage)"  # who moves the alias where no person does
+
+
+def read_json(path: Path) -> Any:
+    """None if there is no such file: the gate refuses what is missing, by name."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 @task(name="register model", **TASK)
-def register_model(params: Params, numbers: dict[str, object], tags: dict[str, str]) -> str:
+def register_model(params: Params) -> str:
     """Package and register `models/tuned`; a version of the same weights and measurement is not made twice."""
-    name = params.register_.name
-    same = ("candidate_id", "evaluate_run_id")
+    evaluation, pairs = read_manifest(EVALUATION).facts, read_manifest(PAIRS)
+    name, metrics = params.register_.name, read_json(REPORTS / "evaluation.json")
+    same = {"candidate_id": evaluation["tuned_id"], "evaluate_run_id": evaluation["mlflow_run_id"]}
     for version in versions(name):
-        if all(version.tags.get(key) == tags[key] for key in same):
+        if same.items() <= version.tags.items():
             return version.version
-    pair = read_records(PAIRS / "pairs.jsonl", PreferencePair)[0]
-    videos = {video.id: video for video in read_records(CATALOG / "videos.jsonl", Video)}
+    reports = {"videos": read_json(VIDEOS_REPORT), "questions": read_json(QUESTIONS_REPORT)}
+    statuses = {what: report["status"] if report else "unknown" for what, report in reports.items()}
+    checks = {
+        "validation": "passed" if read_manifest(VALIDATION).facts.get("success") else "failed",
+        **{f"{what} against the benchmarks'": status for what, status in statuses.items()},
+    }
+    measured_with = {
+        "num_frames": params.evaluate.num_frames,
+        "prompts": params.evaluate.prompts,
+        "subtitles": params.evaluate.subtitles,
+        "max_new_tokens": params.answer.max_new_tokens,
+        "decoding": "greedy",
+        "model": params.model.as_measured(),
+    }
+    inputs = data_inputs(params)
     return register(
         TUNED,
         base=params.model.base,
         base_revision=params.model.revision,
         name=name,
-        measured_with={
-            "num_frames": params.evaluate.num_frames,
-            "prompts": params.evaluate.prompts,
-            "max_new_tokens": params.answer.max_new_tokens,
-            "model": params.model.as_measured(),
+        measured_with=measured_with,
+        tags={
+            **same,
+            "base_id": evaluation["base_id"],
+            "validation_status": checks["validation"],
+            **{f"decontamination_{what}": status for what, status in statuses.items()},
+            **{f"num_{what.replace(' ', '_')}": str(number) for what, number in pairs.counts.items()},
         },
-        tags=tags,
-        metrics=flatten_metrics(numbers),
+        metrics=flatten_metrics(metrics),
         run_id=read_manifest(TUNED).facts["mlflow_run_id"],
-        example={"video": str(params.data.videos / videos[pair.video_id].path), "question": pair.question},
+        example=example(params),
+        card=model_card(
+            name=name,
+            base=params.model.base,
+            base_revision=params.model.revision,
+            is_adapter=(TUNED / "adapter_config.json").is_file(),
+            candidate_id=evaluation["tuned_id"],
+            measured_with=measured_with,
+            metrics=metrics,
+            counts=pairs.counts,
+            checks=checks,
+            inputs=inputs,
+            licences={str(folder): licence_of(folder) for folder in licensed(params)},
+            origin=provenance(),
+        ),
+        inputs=inputs,
+        project=PROJECT,
     )
 
 
+def data_inputs(params: Params) -> list[DataInput]:
+    """What training and evaluation read, where DVC ran them."""
+    wanted = {
+        "train": ("training", (str(params.data.videos), str(PAIRS / "pairs.jsonl"))),
+        "evaluate": ("evaluation", (str(params.data.benchmarks),)),
+    }
+    return [
+        DataInput(path=path, dvc_hash=locked[path], context=context)
+        for stage, (context, paths) in wanted.items()
+        for locked in [locked_inputs(stage)]
+        for path in paths
+        if path in locked
+    ]
+
+
+def licensed(params: Params) -> list[Path]:
+    """Base model, videos, and each benchmark: whose licences reach into the tuned model."""
+    benchmarks = sorted(path for path in params.data.benchmarks.iterdir() if path.is_dir())
+    return [Path(params.model.base), params.data.videos, *benchmarks]
+
+
+def example(params: Params) -> dict[str, str]:
+    """A question that was trained on, about a real video."""
+    pair = read_records(PAIRS / "pairs.jsonl", PreferencePair)[0]
+    paths = {video.id: video.path for video in read_records(CATALOG / "videos.jsonl", Video)}
+    return {"video": str(params.data.videos / paths[pair.video_id]), "question": pair.question}
+
+
+@task(name="ask the gate", **TASK)
+def ask_gate(params: Params, version: str) -> GateDecision:
+    """Decide about a version. Of one that is champion already the decision stands: a killed stage goes on."""
+    name = params.register_.name
+    state = registry_state(name)
+    is_champion = state.champion is not None and state.champion.version == version
+    if is_champion and (kept := kept_decision(name, version)) is not None:
+        return kept
+    reports = (VIDEOS_REPORT, QUESTIONS_REPORT)
+    evidence = gather(
+        metrics=read_json(REPORTS / "evaluation.json"),
+        evaluation=read_manifest(EVALUATION).facts,
+        training=read_manifest(TUNED).facts,
+        validation=read_manifest(VALIDATION).facts,
+        videos_report=read_json(VIDEOS_REPORT),
+        questions_report=read_json(QUESTIONS_REPORT),
+        reports_digest=digest(*reports) if all(path.is_file() for path in reports) else None,
+        tuned_id=model_id(params.model.of(TUNED)),
+        proof=prove(name, version),
+        registry=state,
+    )
+    return decide(evidence, params.register_, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
 @task(name="move aliases", **TASK)
-def move_aliases(name: str, version: str, decision: GateDecision) -> Promotion:
-    challenge(name, version)
-    return promote(name, version, decision)
+def move_aliases(params: Params, version: str, decision: GateDecision) -> Promotion:
+    """`challenger` for the version whatever the gate says; `champion` if it may and no person is to decide."""
+    name = params.register_.name
+    challenge(name, version, decision)
+    if decision.promote and params.register_.promotion == "gate":
+        return promote(name, version, who=THE_GATE, reason=decision.summary, decision=decision)
+    return stay(name, version, decision.summary)
 
 
 @stage_flow("register")
 def register_and_gate() -> None:
     params = load_params()
-    numbers = json.loads((REPORTS / "evaluation.json").read_text(encoding="utf-8"))
-    evaluation, validation = read_manifest(EVALUATION).facts, read_manifest(VALIDATION).facts
-    evidence = gather(
-        numbers,
-        validation_passed=validation.get("success"),
-        base_id=evaluation.get("base_id"),
-        candidate_id=evaluation.get("tuned_id"),
-    )
-    decision = decide(evidence, params.register_.min_gain)
-    tags = {
-        "candidate_id": evaluation["tuned_id"],
-        "evaluate_run_id": evaluation["mlflow_run_id"],
-        "validation_status": "passed" if validation.get("success") else "failed",
-        "num_pairs": str(read_manifest(PAIRS).counts["training pairs"]),
-    }
-    with progress(3, "register", "steps") as bar:
-        version = register_model(params, numbers, tags)
+    with progress(4, "register", "steps") as bar:
+        version = register_model(params)
         bar.update()
-        promotion = move_aliases(params.register_.name, version, decision)
-        bar.update()
+        decision = ask_gate(params, version)
         write_atomic(REPORTS / "gate.json", decision.model_dump_json(indent=2) + "\n")
+        bar.update()
+        promotion = move_aliases(params, version, decision)
         write_atomic(REPORTS / "registry.json", promotion.model_dump_json(indent=2) + "\n")
+        bar.update()
         write_html(collect(Path()), REPORTS / "index.html")
         bar.update()
-    rules = [f"| {rule.name} | {'yes' if rule.passed else 'no'} | {rule.reason} |" for rule in decision.rules]
-    table = "\n".join(["| rule | passed | why |", "|---|---|---|", *rules])
-    create_markdown_artifact(key="tpo-gate", markdown=f"{decision.summary}\n\n{table}")
-    print(f"register: {params.register_.name} version {version}. {decision.summary}")
+    create_markdown_artifact(key="tpo-gate", markdown=as_markdown(decision))
+    where = "champion" if promotion.promoted else f"challenger; champion is version {promotion.champion or 'none yet'}"
+    print(f"register: {params.register_.name} version {version} is {where}. {decision.summary}")
+
+
+def as_markdown(decision: GateDecision) -> str:
+    """The decision for Prefect's artifact."""
+    rows = [
+        f"| {rule.name} | {'yes' if rule.passed else '**no**'} | {rule.value} | {rule.threshold} "
+        f"| {escaped(rule.reason)} |"
+        for rule in decision.rules
+    ]
+    head = ["| rule | passed | value | threshold | why |", "|---|---|---|---|---|"]
+    return "\n".join([escaped(decision.summary), "", f"Decision {decision.id}", "", *head, *rows])
 
 
 if __name__ == "__main__":

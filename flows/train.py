@@ -13,6 +13,7 @@ from flows.frames import FRAME_CACHE, INDEXES
 from flows.replies import REPLIES
 from flows.stage import CATALOG, JOURNALS, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
+from tpo.models import model_id
 from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_outcome, start_run, tracking_uri
@@ -110,6 +111,8 @@ def train() -> None:
                 "processes": outcome.num_processes,
                 "mlflow_run_id": run_id,
                 "base": params.model.base,
+                "base_id": model_id(params.model),
+                "pairs_digest": digest(PAIRS / "pairs.jsonl"),
                 "steps": int(max(entry["step"] for entry in outcome.history)),
             },
         )

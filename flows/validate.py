@@ -4,7 +4,6 @@ Great Expectations says so. A broken critical expectation stops the pipeline, an
 warnings are in Prefect's artifact and in Data Docs.
 """
 
-import re
 from pathlib import Path
 
 from prefect import task
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.stage import CAPTIONS, CATALOG, PAIRS, QUERIES, REPORTS, TASK, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
+from tpo.markdown import escaped
 from tpo.params import Params, load_params
 from tpo.records import Caption, Checked, PreferencePair, Query, Video
 from tpo.store import digest, read_records
@@ -67,7 +67,12 @@ def validate() -> None:
             items_in=num_pairs,
             items_out=num_pairs,
             counts={"expectations": len(verdict.outcomes), "broken": len(broken), "warnings": len(warnings)},
-            facts={"success": verdict.success},
+            # The gate asks whether the verdict is about the pairs that were trained on, and about these reports.
+            facts={
+                "success": verdict.success,
+                "pairs_digest": digest(PAIRS_FILE),
+                "decontamination": digest(VIDEOS_REPORT, QUESTIONS_REPORT),
+            },
         )
     for outcome in warnings:
         print(f"validate: warning: {outcome.suite}: {outcome.name}")
@@ -94,15 +99,10 @@ def as_markdown(verdict: ValidationVerdict) -> str:
     """What does not hold and which records are at fault, for Prefect's artifact; ids are shown as they are."""
     lines = ["Fit to train on." if verdict.success else "**Not fit to train on.**", ""]
     lines += [
-        f"- **{outcome.severity}** {_as_it_is(f'{outcome.suite}: {outcome.expected}: {outcome.found}')}"
+        f"- **{outcome.severity}** {escaped(f'{outcome.suite}: {outcome.expected}: {outcome.found}')}"
         for outcome in (*verdict.broken("critical"), *verdict.broken("warning"))
     ]
     return "\n".join(lines)
-
-
-def _as_it_is(text: str) -> str:
-    """One line in which no character means anything in Markdown or HTML."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 if __name__ == "__main__":

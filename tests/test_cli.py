@@ -29,7 +29,7 @@ def tpo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_help_names_the_commands_and_loads_nothing_heavy(tmp_path: Path):
     done = tpo(tmp_path, "--help")
     assert done.returncode == 0
-    for command in ("summary", "ask", "registry"):
+    for command in ("summary", "ask", "registry", "promote", "rollback", "reproduce"):
         assert command in done.stdout
     code = "import sys, tpo.cli; print([m for m in ('torch', 'mlflow', 'transformers', 'pandas') if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -40,6 +40,7 @@ def test_what_the_user_can_fix_is_one_message_and_exit_code_1(tmp_path: Path):
     for arguments, message in (
         (["summary"], "No stage has run"),
         (["registry"], "No params.yaml here"),
+        (["rollback", "--reason", "why"], "No params.yaml here"),
         (["needles"], "No params.yaml here"),
         (["ask", "clip.mp4", "What?"], "No params.yaml here"),
         (["ask", "clip.mp4", "What?", "--model", "nothing"], "There is no folder 'nothing'"),

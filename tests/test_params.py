@@ -130,6 +130,16 @@ def test_params_cannot_be_changed_after_reading(tmp_path: Path) -> None:
         ("{judge: rule}", "{judge: {model: x}}", "judge.judge.checkpoint: missing"),
         ("{asker: rule,", "{asker: rule, blind_samples: 2,", "a rule cannot be asked anything"),
         ("beta: 0.3", "beta: .inf", "train.beta: Input should be a finite number, got inf"),
+        (
+            "min_gain: 0",
+            "max_loss: 2, min_gain: 0",
+            "register.max_loss: Input should be less than or equal to 1, got 2",
+        ),
+        (
+            "min_gain: 0",
+            "promotion: cron, min_gain: 0",
+            "register.promotion: Input should be 'gate' or 'person', got 'c",
+        ),
         ("min_gain: 0", "min_gain: -.inf", "register.min_gain: Input should be a finite number, got -inf"),
         ("float32", "float8", "model.dtype: Input should be 'float32', 'bfloat16' or 'float16', got 'float8'"),
         (

@@ -3,7 +3,7 @@
     tpo summary
     tpo show 3f2a90c1
     tpo ask clip.mp4 "What comes right after the red star?"
-    tpo registry
+    tpo registry, tpo promote, tpo rollback, tpo reproduce
 
 The pipeline itself is run by `dvc repro`.
 """
@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tpo import cli_registry
 from tpo.cli_pairs import pairs
 from tpo.errors import UserError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Temporal Preference Optimization of video-LMMs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 app.add_typer(pairs, name="pairs")
+cli_registry.add_to(app)
 
 
 @app.command()
@@ -109,21 +111,6 @@ def needles(
     told = ", ".join(f"{count} {reason}" for reason, count in count_reasons(set_aside).items()) or "nothing"
     typer.echo(f"{folder}: needles of {len(videos)} held-out videos; questions set aside: {told}.")
     typer.echo("Read the questions in needles.json: wrong options are right answers to other questions.")
-
-
-@app.command()
-def registry() -> None:
-    """Versions of the registered model, newest first, with their aliases and what the gate said."""
-    from tpo.params import load_params
-    from tpo.registry.package import versions
-
-    name = load_params().register_.name
-    found = versions(name)
-    if not found:
-        raise UserError(f"No model named {name!r} is registered yet. `dvc repro` registers one.")
-    for version in found:
-        aliases = ", ".join(version.aliases) or "no alias"
-        typer.echo(f"{name}/{version.version}  {aliases}  {version.tags.get('gate_summary', 'not decided')}")
 
 
 @app.command()

@@ -401,6 +401,14 @@ class GateRule(Record):
 
 
 class GateDecision(Record):
+    """May a candidate become champion? `tpo.registry.gate` decides."""
+
     promote: bool
     rules: tuple[GateRule, ...]
     summary: str
+    id: str = Field("", description="content id of rules and evidence: the same evidence under the same rules has it")
+    decided_at: str = Field("", description="UTC, ISO 8601")
+    candidate_id: str | None = None
+    base_id: str | None = None
+    champion_id: str | None = Field(None, description="the champion that it was held against; none = there was none")
+    evidence: dict[str, Any] = Field({}, description="`tpo.registry.evidence.Evidence` as JSON")

@@ -10,7 +10,7 @@ from said import BOOTSTRAP, answers, prediction
 from tpo.evaluation.analysis import analyse
 from tpo.evaluation.metrics import accuracy_csv, headline, metric_name, metrics
 from tpo.records import Condition, Granularity, Method, Prediction, PredictionStatus, Task
-from tpo.registry.gate import gather
+from tpo.registry.evidence import Evidence, gather
 from tpo.registry.tracking import flatten_metrics
 
 TWO = [
@@ -21,6 +21,13 @@ TWO = [
 
 def measured(predictions: list[Prediction]) -> dict:
     return json.loads(json.dumps(metrics(analyse(predictions, **BOOTSTRAP)), allow_nan=False))
+
+
+def evidence(numbers: dict) -> Evidence:
+    return gather(
+        metrics=numbers, evaluation={"base_id": "a"}, training={}, validation={}, videos_report=None,
+        questions_report=None, reports_digest=None, tuned_id=None, proof=None, registry=None,
+    )  # fmt: skip
 
 
 def also(predictions: list[Prediction], **other: object) -> list[Prediction]:
@@ -46,9 +53,11 @@ def test_metrics_are_json_with_names_that_trackers_take_and_count_what_is_incomp
 
 
 def test_the_gate_finds_its_evidence() -> None:
-    evidence = gather(measured(TWO), validation_passed=True, base_id="a", candidate_id="b")
-    assert evidence.gain is not None
-    assert (evidence.gain.difference, evidence.gain.num_items, evidence.num_unanswered) == (0.5, 2, 0)
+    found = evidence(measured(TWO))
+    assert found.base is not None
+    gain = found.base.gains["all"]
+    assert (gain.difference, gain.num_items, found.num_unanswered) == (0.5, 2, 0)
+    assert list(found.base.gains) == ["all", "mlvu"]
 
 
 @pytest.mark.parametrize(
@@ -58,13 +67,12 @@ def test_the_gate_finds_its_evidence() -> None:
 def test_the_gate_is_told_of_every_item_that_one_model_could_not_be_asked(status: str, task: dict[str, object]) -> None:
     lost = {"status": PredictionStatus(status), "predicted": None, "option_logprobs": (), **task}
     more = [prediction("c", "base", 0, "x.mp4", **lost), prediction("c", "tuned", 0, "x.mp4", **task)]
-    evidence = gather(measured(TWO + more), validation_passed=True, base_id="a", candidate_id="b")
-    assert evidence.num_unanswered == 1
+    assert evidence(measured(TWO + more)).num_unanswered == 1
 
 
 def test_a_tie_is_an_answer_to_the_gate() -> None:
     tie = [one.model_copy(update={"status": PredictionStatus.AMBIGUOUS, "predicted": None}) for one in TWO]
-    assert gather(measured(tie), validation_passed=True, base_id="a", candidate_id="b").num_unanswered == 0
+    assert evidence(measured(tie)).num_unanswered == 0
 
 
 def test_scores_stand_with_and_without_defective_items() -> None:
@@ -121,7 +129,7 @@ def test_half_of_an_evaluation_is_refused() -> None:
 def test_without_predictions_there_is_no_evidence() -> None:
     result = measured([])
     assert set(result) == {"status", "incomplete"}
-    assert gather(result, validation_passed=True, base_id="a", candidate_id="b").gain is None
+    assert evidence(result).base is None
 
 
 @pytest.mark.parametrize("name", ["<5min", ">30min", "OCR Problems", "a.b/c", "", "x%{y}"])

@@ -11,12 +11,11 @@ from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
 from tpo.models import load_model, model_id
 from tpo.params import ModelParams
-from tpo.records import GateDecision
-from tpo.registry.champion import fetch_champion
-from tpo.registry.package import promote, register
+from tpo.registry.champion import CHAMPION, fetch_champion, standing
+from tpo.registry.evidence import Standing
+from tpo.registry.package import register
 from tpo.registry.tracking import log_stage
 
-PROMOTE = GateDecision(promote=True, rules=(), summary="Promoted: better.")
 MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}, "prompts": "question"}
 
 
@@ -51,26 +50,34 @@ def of(name: str | Path) -> ModelParams:
     return ModelParams(base=str(name), dtype="float32", device="cpu")
 
 
+def crown(name: str, version: str) -> None:
+    import mlflow
+
+    mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
+
+
 def test_where_nothing_was_promoted_there_is_no_champion(project: Path, tmp_path: Path) -> None:
     assert fetch_champion("fetched", tmp_path) is None
     assert fetch_champion("of-another-name", tmp_path) is None
+    assert standing("fetched") is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("version", "name"), [("1", "full"), ("2", "adapter")])
 def test_the_champion_is_the_model_that_was_registered(project: Path, tmp_path: Path, version: str, name: str) -> None:
-    promote("fetched", version, PROMOTE)
+    crown("fetched", version)
     champion = fetch_champion("fetched", tmp_path)
     assert champion is not None
     assert (champion.version, champion.candidate_id) == (version, model_id(of(name)))
     assert champion.measured_with == MEASURED_WITH
+    assert standing("fetched") == Standing(version=version, candidate_id=champion.candidate_id)
     fetched, original = load_model(of(champion.checkpoint)), load_model(of(name))
     weights = original.model.state_dict()
     assert all(bool((value == weights[key]).all()) for key, value in fetched.model.state_dict().items())
 
 
 def test_a_version_is_fetched_once_and_again_if_that_was_cut_short(project: Path, tmp_path: Path) -> None:
-    promote("fetched", "1", PROMOTE)
+    crown("fetched", "1")
     champion = fetch_champion("fetched", tmp_path)
     assert champion is not None
     weights = champion.checkpoint / "model.safetensors"
@@ -84,7 +91,7 @@ def test_a_version_is_fetched_once_and_again_if_that_was_cut_short(project: Path
 
 
 def test_an_adapter_on_another_base_is_refused(project: Path, tmp_path: Path) -> None:
-    promote("fetched", "2", PROMOTE)
+    crown("fetched", "2")
     kept = tmp_path / "kept"
     shutil.copytree("base", kept)
     try:
@@ -112,7 +119,7 @@ def test_version_1_of_a_registry_that_was_begun_anew_is_another_model(project: P
             run_id=log_stage("train", "tpo", params={}, metrics={}),
             example={"video": "clip.mp4", "question": "Which color is the star?"},
         )
-        promote("anew", "1", PROMOTE)
+        crown("anew", "1")
         champion = fetch_champion("anew", tmp_path)
         assert champion is not None
         found.append((champion.version, champion.candidate_id, model_id(of(champion.checkpoint))))

@@ -1,4 +1,4 @@
-"""A real model in a real registry: packaged, loaded by alias elsewhere, promoted and refused."""
+"""A real model in a real registry: packaged, proved, loaded by alias elsewhere."""
 
 import json
 import os
@@ -15,11 +15,14 @@ from tpo.errors import UserError
 from tpo.models import load_model
 from tpo.params import ModelParams
 from tpo.records import GateDecision
-from tpo.registry.package import challenge, load_registered, promote, register, versions
+from tpo.registry.champion import CHAMPION
+from tpo.registry.package import DECISION, DataInput, challenge, load_registered, register, versions
+from tpo.registry.proof import fetched, package_digest, prove
 from tpo.registry.tracking import log_stage
 
 QUESTION = "Which color is the star?"
-PROMOTE = GateDecision(promote=True, rules=(), summary="Promoted: better.")
+CARD = "# demo\n\nMade with http://me:s3cret@host/x\n"
+INPUT = DataInput(path="data/videos", dvc_hash="0123456789abcdef0123456789abcdef.dir", context="training")
 REFUSE = GateDecision(promote=False, rules=(), summary="Refused: a tie.")
 MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}, "prompts": "question"}
 
@@ -32,6 +35,7 @@ def project(tracking_folder: Path) -> Path:
     save_checkpoint(model, tokenizer, tracking_folder / "base")
     _save_adapter(tracking_folder / "adapter")
     write_video(tracking_folder / "clip.mp4", plan_events(np.random.default_rng(0), 4), 0.0)
+    (tracking_folder / "dvc.lock").write_text("remote: http://me:s3cret@host/x\n")
     _register(tracking_folder / "base")
     _register(tracking_folder / "adapter")
     return tracking_folder
@@ -52,13 +56,20 @@ def _register(model_dir: Path, **changes: object) -> str:
         "base_revision": None,
         "name": "demo",
         "measured_with": MEASURED_WITH,
-        "tags": {"validation_status": "passed", "data": "http://me:s3cret@host/x"},
+        "tags": {
+            "validation_status": "passed",
+            "data": "http://me:s3cret@host/x",
+            "candidate_id": f"of {model_dir.name}",
+        },
         "metrics": {"mlvu.accuracy_tuned": 0.5},
         "run_id": run_id,
         "example": {"video": "clip.mp4", "question": QUESTION},
+        "card": CARD,
+        "inputs": [INPUT],
+        "project": [Path("dvc.lock"), Path("params.yaml")],
     }
     version = register(model_dir, **(settings | changes))  # type: ignore[arg-type]
-    challenge("demo", version)
+    challenge("demo", version, REFUSE)
     return version
 
 
@@ -76,7 +87,9 @@ def test_a_registered_version_says_where_it_comes_from(project: Path):
 
 
 def test_a_promoted_model_answers_in_a_fresh_process_that_knows_nothing_of_the_project(project: Path, tmp_path: Path):
-    promote("demo", "1", PROMOTE)
+    import mlflow
+
+    mlflow.MlflowClient().set_registered_model_alias("demo", CHAMPION, "1")
     code = (
         "import mlflow, sys\n"
         "model = mlflow.pyfunc.load_model('models:/demo@champion')\n"
@@ -131,23 +144,60 @@ def test_an_adapter_on_a_changed_base_is_not_served(project: Path):
     readme.unlink()
 
 
-def test_promotion_moves_champion_and_keeps_the_previous_one(project: Path):
-    promote("demo", "1", PROMOTE)
-    promotion = promote("demo", "2", PROMOTE)
-    assert (promotion.champion, promotion.previous) == ("2", "1")
-    assert promote("demo", "2", PROMOTE) == promotion  # a second time changes nothing
+def test_a_decision_is_kept_on_the_challenger(project: Path):
+    challenge("demo", "2", REFUSE)
     newest, first = versions("demo")
-    assert (newest.aliases, first.aliases) == (("challenger", "champion"), ("previous",))
-    assert GateDecision.model_validate_json(newest.tags["gate_decision"]) == PROMOTE
-
-
-def test_a_refused_candidate_leaves_champion_where_it_is_and_keeps_the_reason(project: Path):
-    promote("demo", "1", PROMOTE)
-    promotion = promote("demo", "2", REFUSE)
-    assert (promotion.promoted, promotion.champion, promotion.reason) == (False, "1", "Refused: a tie.")
-    newest, first = versions("demo")
-    assert "champion" in first.aliases
+    assert newest.aliases == ("challenger",)
+    assert "challenger" not in first.aliases
     assert (newest.tags["gate_promote"], newest.tags["gate_summary"]) == ("false", "Refused: a tie.")
+    assert GateDecision.model_validate_json(newest.tags[DECISION]) == REFUSE
+
+
+def test_the_package_brings_its_card_its_lock_file_and_its_example_and_no_secret(project: Path):
+    import mlflow
+
+    newest, _ = versions("demo")
+    found = mlflow.MlflowClient().get_model_version("demo", newest.version)
+    with fetched("models:/demo/2") as folder:
+        assert package_digest(folder) == newest.tags["package_digest"]
+        assert (folder / "artifacts/README.md").read_text() == found.description == CARD.replace("me:s3cret", "***")
+        assert (folder / "artifacts/project/dvc.lock").read_text() == "remote: http://***@host/x\n"
+        assert not (folder / "artifacts/project/params.yaml").exists()
+        model = mlflow.pyfunc.load_model(str(folder))
+    assert model.input_example == [{"video": "clip.mp4", "question": QUESTION}]
+    assert model.metadata.signature is not None
+    assert (newest.tags["kind"], newest.tags["base"]) == ("adapter", "base")
+
+
+def test_data_is_named_by_dvcs_hashes(project: Path):
+    import mlflow
+
+    newest, _ = versions("demo")
+    assert newest.tags["data:data/videos"] == INPUT.dvc_hash
+    (logged,) = mlflow.get_run(newest.run_id).inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("data/videos", INPUT.dvc_hash)
+    assert {tag.value for tag in logged.tags} == {"training"}
+
+
+def test_a_version_is_proved_by_what_the_registry_has_of_it(project: Path):
+    proof = prove("demo", "1")
+    assert proof.is_intact
+    assert (proof.version, proof.candidate_id, proof.answer) == ("1", "of base", _direct_answer(project))
+
+
+def test_files_that_were_changed_in_the_registry_are_found_and_not_run(project: Path):
+    import mlflow
+
+    model = mlflow.MlflowClient().get_model_version("demo", "1").source.removeprefix("models:/")
+    (code,) = project.glob(f"mlruns/*/models/{model}/artifacts/serving_model.py")
+    kept = code.read_text()
+    code.write_text("raise SystemExit('this code must not run')\n" + kept)
+    try:
+        proof = prove("demo", "1")
+    finally:
+        code.write_text(kept)
+    assert not proof.is_intact
+    assert (proof.answer, proof.problem) == (None, "its files in the registry are not those that were registered")
 
 
 def test_what_cannot_be_registered_promoted_or_loaded_is_an_error_that_says_why(project: Path):
@@ -157,8 +207,8 @@ def test_what_cannot_be_registered_promoted_or_loaded_is_an_error_that_says_why(
         _register(project / "adapter", base="other")
     with pytest.raises(UserError, match="holds no model"):
         _register(project / "nothing")
-    with pytest.raises(UserError, match="has no version 9"):
-        promote("demo", "9", PROMOTE)
+    with pytest.raises(UserError, match="find version 9 of demo"):
+        prove("demo", "9")
     with pytest.raises(UserError, match="could not be loaded"):
         load_registered("models:/demo@nobody")
     assert len(versions("demo")) == 2

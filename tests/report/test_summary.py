@@ -10,9 +10,10 @@ from tpo.errors import UserError
 from tpo.evaluation.analysis import analyse
 from tpo.evaluation.metrics import metrics
 from tpo.evaluation.scoring import predict
-from tpo.params import MixParams
+from tpo.params import MixParams, RegisterParams
 from tpo.records import Granularity, Item, PreferencePair, QuestionType, View, ViewKind
-from tpo.registry.gate import decide, gather
+from tpo.registry.evidence import gather
+from tpo.registry.gate import decide
 from tpo.report.summary import collect, to_text, write_html
 from tpo.store import Manifest, publish
 from tpo.validation.checkpoint import ValidationVerdict
@@ -65,7 +66,12 @@ def finished(tmp_path: Path) -> Path:
     (tmp_path / "reports/data_docs").mkdir(parents=True)
     (tmp_path / "reports/data_docs/index.html").write_text("")
     found = _metrics()
-    decision = decide(gather(found, validation_passed=True, base_id="a", candidate_id="b"), 0.0)
+    limits = RegisterParams(name="demo", experiment="demo", min_gain=0.0)
+    evidence = gather(
+        metrics=found, evaluation={"base_id": "a", "tuned_id": "b"}, training={}, validation={}, videos_report=None,
+        questions_report=None, reports_digest=None, tuned_id="b", proof=None, registry=None,
+    )  # fmt: skip
+    decision = decide(evidence, limits, "2026-11-26T12:00:00+00:00")
     (tmp_path / "reports/evaluation.json").write_text(json.dumps(found))
     (tmp_path / "reports/gate.json").write_text(decision.model_dump_json())
     return tmp_path
@@ -81,7 +87,8 @@ def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_wh
     assert "Benchmarks   training videos partly checked against the benchmarks'" in text
     assert "mlvu  50.0 % [28.0, 72.0] → 100.0 % [80.6, 100.0], difference +50.0 [+50.0, +50.0]; 16 items" in text
     assert "  better: +50.0 points [+50.0, +50.0], p 0.0078 (Holm). Whether it needs the video" in text
-    assert "Promoted: tuned minus base is +50.0 points" in text
+    assert "Refused: the evaluation is of b, but the registered version is not known: run `dvc repro`;" in text
+    assert "there is no verdict on the training pairs" in text
     for place in ("reports/index.html", "reports/data_docs/index.html", "mlflow ui --backend-", "prefect server start"):
         assert place in text
 

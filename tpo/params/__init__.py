@@ -228,9 +228,22 @@ class ValidateParams(Section):
 
 
 class RegisterParams(Section):
+    """What the gate asks for. The limits are ours; all are shares of items, 0.01 = one point."""
+
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="registered model name")
     experiment: str
+    promotion: Literal["gate", "person"] = Field(
+        "gate", description="who moves `champion` when the gate allows it: the register stage, or `tpo promote`"
+    )
+    primary: str = Field("all", description="what must be better: `all` items together, or a benchmark's name")
+    needed: tuple[str, ...] = Field((), description="benchmarks that must have been measured")
     min_gain: float = Field(description="the interval's lower bound must lie above this; 0 = better than base")
+    max_loss: float = Field(
+        0.02, ge=0, le=1, description="no benchmark may be worse by so much at its interval's lower end"
+    )
+    max_unchecked_share: float = Field(
+        0.0, ge=0, le=1, description="of training and benchmark videos, that could be compared by their bytes alone"
+    )
 
 
 class DemoParams(Section):

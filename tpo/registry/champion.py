@@ -9,6 +9,7 @@ import yaml
 from tpo.errors import UserError
 from tpo.models.checkpoint import check_base
 from tpo.records import Record, content_id
+from tpo.registry.evidence import Standing
 from tpo.registry.tracking import connect, redact
 
 CHAMPION = "champion"  # the alias
@@ -28,18 +29,25 @@ class Champion(Record):
     measured_with: dict[str, Any]
 
 
-def fetch_champion(name: str, folder: Path) -> Champion | None:
-    """Download the champion of a registered model into `folder`, once for each version; none if there is none.
+def standing(name: str) -> Standing | None:
+    """The champion of a registered model; none if there is none.
 
     Raises:
-        UserError: the registry cannot be asked, or it is an adapter whose base model is not here.
+        UserError: the registry cannot be asked.
     """
+    found = _champion(name)
+    if found is None:
+        return None
+    return Standing(version=str(found.version), candidate_id=found.tags.get("candidate_id", ""))
+
+
+def _champion(name: str) -> Any:
     import mlflow
     from mlflow.exceptions import MlflowException
 
     connect()
     try:
-        found = mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
+        return mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -47,6 +55,19 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
             f"The registry does not say which {name!r} is champion: {redact(error.message).splitlines()[0]}. Is "
             "MLFLOW_TRACKING_URI right? Without a champion to measure, set evaluate.champion to false."
         ) from error
+
+
+def fetch_champion(name: str, folder: Path) -> Champion | None:
+    """Download the champion of a registered model into `folder`, once for each version; none if there is none.
+
+    Raises:
+        UserError: the registry cannot be asked, or it is an adapter whose base model is not here.
+    """
+    import mlflow
+
+    found = _champion(name)
+    if found is None:
+        return None
     # Another registry, or one that was begun anew, has a version 1 as well.
     out = folder / f"{name}-{found.version}-{content_id(found.source, found.creation_timestamp)}"
     done = out / "fetched"

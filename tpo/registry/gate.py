@@ -1,134 +1,91 @@
 """The promotion gate: may this model become champion? Fails closed: what is not shown is refused.
 
-    evidence = gather(metrics, validation_passed=True, base_id=base.id, candidate_id=tuned.id)
-    decision = decide(evidence, min_gain=0.0)
+    decision = decide(gather(…), params.register_, decided_at)
 
-Pure: evidence in, decision out. `tpo.registry.package.promote` acts on it.
+Pure: evidence in (`tpo.registry.evidence`), decision out. `tpo.registry.promotion` acts on it.
+
+A candidate is held against the base model and against the registry's champion, if there is one, by the same rules. Two
+kinds of proof are asked for. On the primary and on every benchmark the *interval* must lie above a limit, so that
+little data refuses. Of small groups and of what stands beside (short videos, readable answers) that would refuse
+merely because a group is small; there a loss must not be *shown*, nor seen beyond the margin. That choice is ours.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from pydantic import Field
-
-from tpo.records import GateDecision, GateRule, Record
+from tpo.evaluation.intervals import Interval
+from tpo.params import RegisterParams
+from tpo.records import GateDecision, GateRule, content_id
+from tpo.registry.evidence import ALL, Against, Evidence, Gain, Proof, measured_benchmarks
 
 MAX_P = 0.05  # the interval resamples videos and is too narrow where there are few; the exact test is right there too
 MIN_VIDEOS = 2  # the interval resamples videos; of a single video it has no width and would "prove" anything
+MEASURE_AGAIN = "run `dvc repro -f evaluate`, then `dvc repro`"
 
 
-class Gain(Record):
-    """Tuned minus base on the same items, as a fraction of items, with an interval clustered by video."""
-
-    difference: float
-    low: float
-    high: float
-    p: float = Field(ge=0, le=1, description="exact McNemar test of gained against lost items, two-sided")
-    num_items: int = Field(ge=0)
-    num_videos: int = Field(ge=0)
-
-
-class Evidence(Record):
-    """What is known about a candidate. `None` means not known, and refuses."""
-
-    gain: Gain | None
-    validation_passed: bool | None = Field(description="the verdict on the training pairs")
-    num_unanswered: int | None = Field(
-        ge=0, description="planned items without an answer: bad row, video missing or broken, prompt too long"
-    )
-    base_id: str | None = Field(description="content id of the base model's weights")
-    candidate_id: str | None
-    why: str = Field(description="what was compared on what, or why something is not known")
-
-
-def gather(
-    metrics: Mapping[str, Any] | None,
-    *,
-    validation_passed: bool | None,
-    base_id: str | None,
-    candidate_id: str | None,
-) -> Evidence:
-    """Evidence from `reports/evaluation.json` (`tpo.evaluation.metrics.metrics`); what is not in it is not known."""
-    gain = unanswered = None
-    why = "base and tuned on all benchmarks' items, interval resampled by video"
-    try:
-        overall, incomplete = ((metrics or {})[key] for key in ("all", "incomplete"))
-        gain = Gain(
-            difference=overall["difference"],
-            low=overall["difference_low"],
-            high=overall["difference_high"],
-            p=overall["holm_p"],
-            num_items=overall["num_items"],
-            num_videos=overall["num_videos"],
-        )
-        unanswered = incomplete["num_bad_rows"] + incomplete["num_items"]
-    except KeyError as error:
-        why = f"the evaluation's metrics lack {error}"
-    return Evidence(
-        gain=gain,
-        validation_passed=validation_passed,
-        num_unanswered=unanswered,
-        base_id=base_id,
-        candidate_id=candidate_id,
-        why=why,
-    )
-
-
-def decide(evidence: Evidence, min_gain: float) -> GateDecision:
+def decide(evidence: Evidence, params: RegisterParams, decided_at: str) -> GateDecision:
     """Promote only if every rule passes.
 
     Args:
-        evidence: what was measured.
-        min_gain: the interval's lower bound must lie strictly above this; 0 = better than base, so a tie refuses.
+        params: the limits. `min_gain` is strict: 0 = better, so a tie refuses.
+        decided_at: UTC, ISO 8601.
     """
     rules = (
-        _measured(evidence),
-        _valid(evidence),
+        _measured(evidence, params),
         _complete(evidence),
+        _needed(evidence, params),
+        _own(evidence),
         _differs(evidence),
-        _better(evidence, min_gain),
+        _valid(evidence),
+        _clean(evidence, params),
+        _answers(evidence.proof),
+        _not_rolled_back(evidence),
+        *_against("base", evidence.base, params),
+        *_champion(evidence, params),
     )
-    failed = [rule for rule in rules if not rule.passed]
-    if failed:
-        reasons = "; ".join(rule.reason for rule in failed)
-        return GateDecision(promote=False, rules=rules, summary=f"Refused: {reasons}.")
-    assert evidence.gain is not None
-    return GateDecision(promote=True, rules=rules, summary=f"Promoted: {_describe(evidence.gain)}.")
-
-
-def _describe(gain: Gain) -> str:
-    return (
-        f"tuned minus base is {100 * gain.difference:+.1f} points, interval "
-        f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], p {gain.p:.2g}, on {gain.num_items} items of "
-        f"{gain.num_videos} videos"
+    failed = [rule.reason for rule in rules if not rule.passed]
+    base, champion = evidence.base, evidence.registry.champion if evidence.registry else None
+    if failed or base is None:
+        summary = f"Refused: {'; '.join(failed)}."
+    else:
+        summary = f"Passed: tuned minus base is {describe(base.gains[params.primary])}."
+    known = evidence.model_dump(mode="json")
+    return GateDecision(
+        id=content_id([rule.model_dump(mode="json") for rule in rules], known),
+        promote=not failed,
+        rules=rules,
+        summary=summary,
+        decided_at=decided_at,
+        candidate_id=evidence.candidate_id,
+        base_id=base.model_id if base else None,
+        champion_id=champion.candidate_id if champion else None,
+        evidence=known,
     )
 
 
-def _measured(evidence: Evidence) -> GateRule:
-    gain = evidence.gain
-    if gain is None:
-        reason = f"base and tuned were not compared ({evidence.why})"
-    elif gain.num_items < 1 or gain.num_videos < MIN_VIDEOS:
+def describe(gain: Gain) -> str:
+    """+11.0 points, interval [+8.0, +14.0], p 1e-09, on 600 items of 60 videos"""
+    return f"{_points(gain)}, p {gain.p:.2g}, on {gain.num_items} items of {gain.num_videos} videos"
+
+
+def _points(gain: Gain | Interval) -> str:
+    value = gain.difference if isinstance(gain, Gain) else gain.value
+    return f"{100 * value:+.1f} points, interval [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def _measured(evidence: Evidence, params: RegisterParams) -> GateRule:
+    gain = evidence.base.gains.get(params.primary) if evidence.base else None
+    enough = gain is not None and gain.num_items >= 1 and gain.num_videos >= MIN_VIDEOS
+    if evidence.base is None:
+        reason = f"base and tuned were not compared ({'; '.join(evidence.missing) or 'nothing was evaluated'})"
+    elif gain is None:
+        found = ", ".join(sorted(evidence.base.gains))
+        reason = f"register.primary is {params.primary!r}, and what was compared is {found}"
+    elif not enough:
         reason = f"{gain.num_items} items of {gain.num_videos} videos are too few to compare on"
     else:
         reason = f"compared on {gain.num_items} items of {gain.num_videos} videos"
-    return GateRule(
-        name="measured",
-        passed=gain is not None and gain.num_items >= 1 and gain.num_videos >= MIN_VIDEOS,
-        value=None if gain is None else gain.num_videos,
-        threshold=MIN_VIDEOS,
-        reason=reason,
-    )
-
-
-def _valid(evidence: Evidence) -> GateRule:
-    reason = {
-        None: "there is no verdict on the training pairs",
-        False: "the training pairs failed validation",
-        True: "the training pairs passed validation",
-    }[evidence.validation_passed]
-    passed = evidence.validation_passed is True
-    return GateRule(name="validated", passed=passed, value=evidence.validation_passed, threshold=True, reason=reason)
+    videos = None if gain is None else gain.num_videos
+    return GateRule(name="measured", passed=enough, value=videos, threshold=MIN_VIDEOS, reason=reason)
 
 
 def _complete(evidence: Evidence) -> GateRule:
@@ -142,10 +99,47 @@ def _complete(evidence: Evidence) -> GateRule:
     return GateRule(name="complete", passed=missing == 0, value=missing, threshold=0, reason=reason)
 
 
-def _differs(evidence: Evidence) -> GateRule:
-    base, candidate = evidence.base_id, evidence.candidate_id
-    if not base or not candidate:
+def _needed(evidence: Evidence, params: RegisterParams) -> GateRule:
+    measured = measured_benchmarks(evidence.base) if evidence.base else set()
+    absent = sorted(set(params.needed) - measured)
+    if absent:
+        reason = f"{', '.join(absent)} was not measured, and register.needed asks for it"
+    elif params.needed:
+        reason = f"{', '.join(params.needed)} was measured"
+    else:
+        reason = "no benchmark is needed by name"
+    return GateRule(
+        name="needed_benchmarks",
+        passed=not absent,
+        value=", ".join(sorted(measured)),
+        threshold=", ".join(params.needed),
+        reason=reason,
+    )
+
+
+def _own(evidence: Evidence) -> GateRule:
+    """Everything is about one and the same model, and it was compared with the base that it came from."""
+    measured, proof = evidence.candidate_id, evidence.proof
+    base = evidence.base.model_id if evidence.base else None
+    others = {"models/tuned": evidence.tuned_id, "the registered version": proof.candidate_id if proof else None}
+    foreign = [f"{what} is {found or 'not known'}" for what, found in others.items() if not found or found != measured]
+    if not measured:
         reason = "it is not known which weights were measured"
+    elif foreign:
+        reason = f"the evaluation is of {measured}, but {' and '.join(foreign)}: run `dvc repro`"
+    elif not base or base != evidence.trained_from:
+        trained = evidence.trained_from or "a base that is not known"
+        reason = f"it was measured against {base or 'no base'}, but trained from {trained}: run `dvc repro`"
+    else:
+        reason = "training, evaluation and registry speak of the same model and base"
+    passed = bool(measured) and not foreign and bool(base) and base == evidence.trained_from
+    return GateRule(name="own_evidence", passed=passed, value=evidence.tuned_id, threshold=str(measured), reason=reason)
+
+
+def _differs(evidence: Evidence) -> GateRule:
+    base, candidate = evidence.base.model_id if evidence.base else None, evidence.candidate_id
+    if not base or not candidate:
+        reason = "it is not known whether the candidate differs from the base model"
     elif base == candidate:
         reason = "the candidate has the same weights as the base model"
     else:
@@ -154,20 +148,220 @@ def _differs(evidence: Evidence) -> GateRule:
     return GateRule(name="differs_from_base", passed=passed, value=candidate, threshold=f"not {base}", reason=reason)
 
 
-def _better(evidence: Evidence, min_gain: float) -> GateRule:
-    gain = evidence.gain
-    if gain is None:
-        reason = "no gain over the base model is shown"
-    elif gain.low > min_gain and gain.p < MAX_P:
-        reason = f"{_describe(gain)}, above {100 * min_gain:+.1f}"
-    elif gain.low > min_gain:
-        reason = f"{_describe(gain)}: so many items could have changed by chance"
+def _valid(evidence: Evidence) -> GateRule:
+    verdict, trained = evidence.validation_passed, evidence.trained_pairs
+    is_own = bool(trained) and trained == evidence.validated_pairs
+    if verdict is None:
+        reason = "there is no verdict on the training pairs"
+    elif not verdict:
+        reason = "the training pairs failed validation"
+    elif not is_own:
+        reason = "the verdict is about other pairs than those that were trained on: run `dvc repro`"
     else:
-        reason = f"{_describe(gain)}: its lower end is not above {100 * min_gain:+.1f}"
+        reason = "the training pairs passed validation"
+    return GateRule(name="validated", passed=verdict is True and is_own, value=verdict, threshold=True, reason=reason)
+
+
+def _clean(evidence: Evidence, params: RegisterParams) -> GateRule:
+    """No benchmark's video was trained on.
+
+    Questions decide nothing on their own: one that a benchmark asks too gives nothing away about another video, those
+    with long runs of words in common were set aside, and shorter ones are what anyone might ask. They are counted.
+    """
+    name, limit = "decontaminated", params.max_unchecked_share
+    found = evidence.decontamination
+    if found is None:
+        reason = f"it is not known whether benchmarks are in the training data ({'; '.join(evidence.missing)})"
+        return GateRule(name=name, passed=False, value=None, threshold=limit, reason=reason)
+    unchecked = sorted((measured_benchmarks(evidence.base) if evidence.base else set()) - set(found.benchmarks))
+    share = found.num_by_bytes_alone / found.num_videos if found.num_videos else 1.0
+    if not found.is_validated:
+        reason = "the reports on benchmarks are not those that validation read: run `dvc repro`"
+    elif unchecked or not found.benchmarks:
+        reason = f"the training data was not compared with {', '.join(unchecked) or 'any benchmark'}"
+    elif found.num_kept:
+        reason = f"{found.num_kept} videos of benchmarks were trained on (ingest.contamination.score_only)"
+    elif share > limit:
+        reason = (
+            f"{found.num_by_bytes_alone} of {found.num_videos} videos are unusable, too short or too still to be "
+            f"recognised, more than register.max_unchecked_share ({100 * limit:g} %)"
+        )
+    else:
+        reason = (
+            f"no video of {', '.join(found.benchmarks)} was trained on, {found.num_by_bytes_alone} of "
+            f"{found.num_videos} compared by their bytes alone; of {found.num_questions} questions "
+            f"{found.num_short_questions} are too short to be told from what anyone might ask"
+        )
+    passed = found.is_validated and bool(found.benchmarks) and not unchecked and not found.num_kept and share <= limit
+    return GateRule(name=name, passed=passed, value=share, threshold=limit, reason=reason)
+
+
+def _answers(proof: Proof | None) -> GateRule:
+    if proof is None:
+        reason = "it is not known whether the registered model answers"
+    elif not proof.is_intact:
+        reason = f"the files of version {proof.version} in the registry are not those that were registered"
+    elif proof.answer is None:
+        reason = f"version {proof.version}, loaded from the registry, does not answer: {proof.problem or 'not asked'}"
+    else:
+        reason = f"version {proof.version} loads from the registry and answers"
     return GateRule(
-        name="better_than_base",
-        passed=gain is not None and gain.low > min_gain and gain.p < MAX_P,
-        value=None if gain is None else gain.low,
-        threshold=min_gain,
+        name="answers_from_registry",
+        passed=proof is not None and proof.is_intact and proof.answer is not None,
+        value=proof.found_digest if proof else None,
+        threshold=proof.registered_digest if proof else "",
         reason=reason,
+    )
+
+
+def _not_rolled_back(evidence: Evidence) -> GateRule:
+    """What a person took back, no gate puts there again; a person may."""
+    known = evidence.registry is not None and evidence.candidate_id is not None
+    taken_back = evidence.registry.rolled_back.get(evidence.candidate_id or "") if evidence.registry else None
+    if not known:
+        reason = "it is not known whether it was champion before and rolled back"
+    elif taken_back is not None:
+        reason = f"it was champion before and was rolled back ({taken_back}): `tpo promote` if it is to come again"
+    else:
+        reason = "it was not rolled back before"
+    passed = known and taken_back is None
+    return GateRule(name="not_rolled_back", passed=passed, value=taken_back, threshold="", reason=reason)
+
+
+def _champion(evidence: Evidence, params: RegisterParams) -> Iterator[GateRule]:
+    """The rules against the champion, or the one that says why they cannot or need not be applied."""
+
+    def single(reason: str, *, passed: bool = False) -> Iterator[GateRule]:
+        value = evidence.champion.model_id if evidence.champion else None
+        yield GateRule(
+            name="better_than_champion", passed=passed, value=value, threshold=params.min_gain, reason=reason
+        )
+
+    if evidence.registry is None:
+        return single("it is not known which model is champion")
+    champion = evidence.registry.champion
+    if champion is None:
+        return single("the registry has no champion yet, so the base is what must be beaten", passed=True)
+    if not champion.candidate_id:
+        return single(f"the registry does not say which weights the champion, version {champion.version}, has")
+    if champion.candidate_id == evidence.candidate_id:
+        return single(f"it is the champion already (version {champion.version}), so there is nothing to promote")
+    if evidence.champion is None:
+        return single(
+            f"the champion, version {champion.version}, was not measured beside it: set evaluate.champion to true and "
+            f"{MEASURE_AGAIN}"
+        )
+    if evidence.champion.model_id != champion.candidate_id:
+        return single(
+            f"another champion was measured than the present one, version {champion.version}: {MEASURE_AGAIN}"
+        )
+    return _against("champion", evidence.champion, params)
+
+
+def _against(name: str, against: Against | None, params: RegisterParams) -> Iterator[GateRule]:
+    yield _better(name, against, params)
+    if against is not None:
+        yield _none_worse(name, against, params)
+        yield _short_videos(name, against, params)
+        yield _needs_video(name, against, params)
+        yield _readable(name, against, params)
+
+
+def _better(name: str, against: Against | None, params: RegisterParams) -> GateRule:
+    gain = against.gains.get(params.primary) if against else None
+    told = "" if gain is None else f"tuned minus {name} is {describe(gain)}"
+    limit = f"{100 * params.min_gain:+.1f}"
+    if gain is None:
+        reason = f"no gain over the {name} is shown"
+    elif gain.num_videos < MIN_VIDEOS:
+        reason = f"{told}: too few videos"
+    elif gain.low <= params.min_gain:
+        reason = f"{told}: its lower end is not above {limit}"
+    elif gain.p >= MAX_P:
+        reason = f"{told}: so many items could have changed by chance"
+    else:
+        reason = f"{told}, above {limit}"
+    return GateRule(
+        name=f"better_than_{name}",
+        passed=gain is not None and gain.num_videos >= MIN_VIDEOS and gain.low > params.min_gain and gain.p < MAX_P,
+        value=None if gain is None else gain.low,
+        threshold=params.min_gain,
+        reason=reason,
+    )
+
+
+def _none_worse(name: str, against: Against, params: RegisterParams) -> GateRule:
+    worst = min(against.gains, key=lambda benchmark: against.gains[benchmark].low)
+    gain = against.gains[worst]
+    passed = gain.low > -params.max_loss
+    loss = f"a loss of {100 * params.max_loss:g} points is {'' if passed else 'not '}ruled out"
+    return GateRule(
+        name=f"no_benchmark_worse_than_{name}",
+        passed=passed,
+        value=gain.low,
+        threshold=-params.max_loss,
+        reason=f"on {worst} tuned minus {name} is {_points(gain)}: {loss}",
+    )
+
+
+def _short_videos(name: str, against: Against, params: RegisterParams) -> GateRule:
+    unknown = sorted(group for group, gain in against.short.items() if gain is None)
+    known = {group: gain for group, gain in against.short.items() if gain is not None}
+    worse = [group for group, gain in known.items() if _is_loss(gain.difference, gain.high, params.max_loss)]
+    told = [f"{group}: {_points(known[group])}" for group in worse or sorted(known)]
+    if unknown:
+        reason = f"which duration group of {', '.join(unknown)} is the shortest is not known"
+    elif worse:
+        reason = f"worse than the {name} on short videos ({'; '.join(told)})"
+    elif known:
+        reason = f"no loss against the {name} is shown on short videos ({'; '.join(told)})"
+    else:
+        reason = "no benchmark tells short videos from long ones"
+    return GateRule(
+        name=f"short_videos_not_worse_than_{name}",
+        passed=not unknown and not worse,
+        value=min((gain.difference for gain in known.values()), default=None),
+        threshold=-params.max_loss,
+        reason=reason,
+    )
+
+
+def _is_loss(value: float, high: float, max_loss: float) -> bool:
+    """A loss is shown (all of the interval is below 0), or seen beyond the margin."""
+    return high < 0 or value < -max_loss
+
+
+def _needs_video(name: str, against: Against, params: RegisterParams) -> GateRule:
+    """As `tpo.evaluation.verdict` says it: a gain that is there without the video is language, not time."""
+    blind = against.blind.get(params.primary)
+    if blind is None:
+        reason = "whether the gain needs the video was not asked: evaluate.controls lacks text_only"
+    elif blind.gain.low <= 0:
+        reason = f"without the video no gain over the {name} is shown ({_points(blind.gain)})"
+    elif blind.rest.low > 0:
+        reason = f"part of the gain over the {name} is there without the video, the rest is not ({_points(blind.rest)})"
+    else:
+        reason = (
+            f"the gain over the {name} is there without the video ({_points(blind.gain)}): it is language, not time"
+        )
+    return GateRule(
+        name=f"video_needed_to_beat_{name}",
+        passed=blind is not None and (blind.gain.low <= 0 or blind.rest.low > 0),
+        value=None if blind is None else blind.gain.low,
+        threshold=0.0,
+        reason=reason,
+    )
+
+
+def _readable(name: str, against: Against, params: RegisterParams) -> GateRule:
+    lost = {how: Interval(value=-one.value, low=-one.high, high=-one.low) for how, one in against.unreadable.items()}
+    worse = [how for how, one in lost.items() if _is_loss(one.value, one.high, params.max_loss)]
+    told = "; ".join(f"{how}: {_points(lost[how])}" for how in worse or lost)
+    passed = ALL in lost and not worse
+    return GateRule(
+        name=f"as_readable_as_{name}",
+        passed=passed,
+        value=min((one.value for one in lost.values()), default=None),
+        threshold=-params.max_loss,
+        reason=f"answers are {'not less' if passed else 'less'} readable than the {name}'s ({told or 'not known'})",
     )

@@ -1,44 +1,46 @@
-"""The model registry: package a tuned model for MLflow, make it challenger, and move `champion` when the gate says so.
+"""The model registry: package a tuned model for MLflow, register it, and make it challenger with the gate's decision.
 
     version = register(Path("models/tuned"), base="demo/checkpoint", name="tpo-demo", ..., run_id=run_id)
-    challenge("tpo-demo", version)
-    promotion = promote("tpo-demo", version, decision)
+    challenge("tpo-demo", version, decision)
 
-Aliases: `challenger` is the newest candidate, `champion` the promoted one, `previous` the champion before it (moving
-`champion` back there is the rollback). Whoever loads a registered model runs the `tpo` code that travels with it.
+A new version is never champion: `tpo.registry.promotion` moves that alias. Whoever loads a registered model runs the
+`tpo` code that travels with it.
 """
 
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tpo.errors import UserError
 from tpo.records import GateDecision, Record
-from tpo.registry.champion import CHAMPION
-from tpo.registry.tracking import connect, provenance, redact
+from tpo.registry.proof import answer, fetched, package_digest
+from tpo.registry.tracking import connect, provenance, readable_errors, redact
 from tpo.store import digest
 
-CHALLENGER, PREVIOUS = "challenger", "previous"
+CHALLENGER = "challenger"  # the alias of the newest candidate
+DECISION = "gate_decision"  # the tag that keeps what the gate said
 # What `tpo.models`, `tpo.video` and `tpo.params` import; pinned to the versions the model was measured with.
 _REQUIREMENTS = ("av", "mlflow", "numpy", "peft", "pydantic", "pyyaml", "safetensors", "torch", "transformers")
 _NEEDED_TO_SERVE = ("num_frames", "max_new_tokens", "model")
 _PACKAGE = Path(__file__).parents[1]
+_LONGEST_DESCRIPTION = 5000  # characters; PostgreSQL and MySQL take no more
 
 
-class Promotion(Record):
-    """What became of the aliases."""
+class DataInput(Record):
+    """Data that a model was made of or measured on, as DVC knows it."""
 
-    promoted: bool
-    version: str
-    champion: str | None
-    previous: str | None
-    reason: str
+    path: str
+    dvc_hash: str
+    context: str = Field(description="training or evaluation")
 
 
 class RegisteredVersion(Record):
@@ -59,6 +61,9 @@ def register(
     metrics: Mapping[str, float],
     run_id: str,
     example: Mapping[str, str],
+    card: str = "",
+    inputs: Sequence[DataInput] = (),
+    project: Sequence[Path] = (),
 ) -> str:
     """Package a tuned model, prove that the package answers, and register it as a new version.
 
@@ -72,9 +77,13 @@ def register(
         run_id: the run that made the model; the packaged model is stored in it.
         example: a real row {"video": path, "question": text}. MLflow's own `input_example` only warns when the model
             cannot answer it; here that is an error, before anything is registered.
+        card: the model card, Markdown: in the package, and the version's description.
+        inputs: become the run's MLflow datasets.
+        project: text files that bring code and data back (`dvc.lock`, `params.yaml`); those that are not there are
+            left out.
 
     Returns:
-        The new version.
+        The new version. It appears with all its tags, or not at all.
 
     Raises:
         UserError: the folder holds no model, the adapter belongs to another base, or the example's video is unusable.
@@ -85,71 +94,84 @@ def register(
     if missing:
         raise ValueError(f"measured_with lacks {missing}")
     os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # it would ask the package index
+    logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)  # it tells that it asks the example
     connect()
-    with _artifact(model_dir, base, base_revision) as (folder, base_digest), mlflow.start_run(run_id=run_id):
+    with (
+        _checkpoint(model_dir, base, base_revision) as (checkpoint, base_digest),
+        _beside(card, project) as beside,
+        readable_errors(f"store the package of {name}"),
+        mlflow.start_run(run_id=run_id),
+    ):
+        _log_inputs(inputs)
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("serving_model.py")),
-            artifacts={"checkpoint": str(folder)},
+            artifacts={"checkpoint": str(checkpoint), **beside},
             code_paths=[str(_PACKAGE)],
             pip_requirements=_requirements(),
             model_config={**measured_with, "base": base, "base_revision": base_revision, "base_digest": base_digest},
+            input_example=[dict(example)],
         )
         mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
-    mlflow.pyfunc.load_model(logged.model_uri).predict([dict(example)])
-    version = mlflow.register_model(
-        logged.model_uri,
-        name,
-        tags={
-            **provenance(),
-            **{key: redact(value) for key, value in tags.items()},
-            "train_run_id": run_id,
-            "measured_with": redact(json.dumps(dict(measured_with), sort_keys=True)),
-            "base": redact(base),
-        },
-    ).version
-    return str(version)
+    with fetched(logged.model_uri) as folder:
+        stored = package_digest(folder)
+        answer(folder, example)
+    all_tags = {
+        **provenance(),
+        **tags,
+        "train_run_id": run_id,
+        "measured_with": json.dumps(dict(measured_with), sort_keys=True),
+        "base": base,
+        "base_revision": base_revision or "",
+        "kind": "full" if checkpoint == model_dir else "adapter",
+        "example": json.dumps(dict(example)),
+        "package_digest": stored,
+        **{f"data:{one.path}": one.dvc_hash for one in inputs},
+    }
+    with readable_errors(f"register {name}"):
+        return _create_version(name, logged, {key: redact(value) for key, value in all_tags.items()}, card)
 
 
-def challenge(name: str, version: str) -> None:
-    """Make a version the `challenger`."""
-    import mlflow
-
-    connect()
-    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
-
-
-def promote(name: str, version: str, decision: GateDecision) -> Promotion:
-    """Move `champion` to a version if the gate's decision says so; the decision is kept on the version either way.
-
-    `previous` is set before `champion` moves: killed in between, the same call simply finishes.
-
-    Raises:
-        UserError: there is no such version.
-    """
+def _create_version(name: str, logged: Any, tags: dict[str, str], card: str) -> str:
+    """A version, in one step with its tags and description: `mlflow.register_model` takes no description."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    connect()
     client = mlflow.MlflowClient()
     try:
-        client.get_model_version(name, version)
+        client.create_registered_model(name)
     except MlflowException as error:
-        raise UserError(f"The registered model {name!r} has no version {version}. See `tpo registry`.") from error
-    client.set_model_version_tag(name, version, "gate_promote", str(decision.promote).lower())
-    client.set_model_version_tag(name, version, "gate_summary", redact(decision.summary))
-    client.set_model_version_tag(name, version, "gate_decision", redact(decision.model_dump_json()))
-    aliases = {alias: str(held) for alias, held in client.get_registered_model(name).aliases.items()}
-    champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-    if decision.promote and champion != version:
-        if champion is not None:
-            client.set_registered_model_alias(name, PREVIOUS, champion)
-            previous = champion
-        client.set_registered_model_alias(name, CHAMPION, version)
-        champion = version
-    return Promotion(
-        promoted=decision.promote, version=version, champion=champion, previous=previous, reason=decision.summary
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    cut = "\n\n…\n\nThe whole card is artifacts/README.md in the package."
+    text = card if len(card) <= _LONGEST_DESCRIPTION else card[: _LONGEST_DESCRIPTION - len(cut)] + cut
+    version = client.create_model_version(
+        name,
+        source=logged.model_uri,
+        run_id=logged.run_id,
+        tags=tags,
+        description=redact(text),
+        model_id=logged.model_id,
     )
+    return str(version.version)
+
+
+def challenge(name: str, version: str, decision: GateDecision) -> None:
+    """Make a version the `challenger`, and keep on it what the gate said."""
+    import mlflow
+
+    connect()
+    client = mlflow.MlflowClient()
+    tags = {
+        "gate_promote": str(decision.promote).lower(),
+        "gate_summary": decision.summary,
+        "gate_id": decision.id,
+        DECISION: decision.model_dump_json(),
+    }
+    with readable_errors(f"make version {version} of {name} the challenger"):
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, redact(value))
+        client.set_registered_model_alias(name, CHALLENGER, version)
 
 
 def versions(name: str) -> list[RegisteredVersion]:
@@ -158,19 +180,17 @@ def versions(name: str) -> list[RegisteredVersion]:
 
     connect()
     client = mlflow.MlflowClient()
-    found = client.search_registered_models(filter_string=f"name = '{name}'")
-    if not found:
-        return []
+    with readable_errors(f"list the versions of {name}"):
+        models = client.search_registered_models(filter_string=f"name = '{name}'")
+        found = client.search_model_versions(f"name = '{name}'") if models else []
     return [
         RegisteredVersion(
             version=str(version.version),
-            aliases=tuple(sorted(a for a, held in found[0].aliases.items() if str(held) == str(version.version))),
+            aliases=tuple(sorted(a for a, held in models[0].aliases.items() if str(held) == str(version.version))),
             run_id=version.run_id,
             tags=dict(version.tags),
         )
-        for version in sorted(
-            client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version), reverse=True
-        )
+        for version in sorted(found, key=lambda one: int(one.version), reverse=True)
     ]
 
 
@@ -197,8 +217,34 @@ def _requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
 
 
+def _log_inputs(inputs: Sequence[DataInput]) -> None:
+    """The run's datasets in MLflow: names and DVC's hashes, no data."""
+    import mlflow
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.dataset import Dataset
+    from mlflow.data.meta_dataset import MetaDataset
+
+    datasets: list[Dataset | None] = [
+        MetaDataset(CodeDatasetSource({"dvc": one.path}), name=one.path, digest=one.dvc_hash)  # type: ignore[abstract]
+        for one in inputs
+    ]
+    mlflow.log_inputs(datasets, [one.context for one in inputs], [None] * len(inputs))
+
+
 @contextmanager
-def _artifact(model_dir: Path, base: str, base_revision: str | None) -> Iterator[tuple[Path, str | None]]:
+def _beside(card: str, project: Sequence[Path]) -> Iterator[dict[str, str]]:
+    """What travels beside the checkpoint, as MLflow's `artifacts`; text is redacted."""
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = {"README.md": card} if card else {}
+        texts |= {f"project/{path.name}": path.read_text(encoding="utf-8") for path in project if path.is_file()}
+        for name, text in texts.items():
+            (Path(scratch) / name).parent.mkdir(exist_ok=True)
+            (Path(scratch) / name).write_text(redact(text), encoding="utf-8")
+        yield {path.stem: str(path) for path in Path(scratch).iterdir()}
+
+
+@contextmanager
+def _checkpoint(model_dir: Path, base: str, base_revision: str | None) -> Iterator[tuple[Path, str | None]]:
     """The folder to upload, and the digest of the base model if serving will need that from a local folder."""
     config_file = model_dir / "adapter_config.json"
     if not config_file.is_file():

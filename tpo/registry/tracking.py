@@ -20,6 +20,10 @@ from urllib.parse import unquote, urlsplit
 from tpo.errors import UserError
 from tpo.errors import redact as redact
 
+import yaml
+
+from tpo.errors import UserError
+
 DEFAULT_URI = "sqlite:///mlflow.db"
 _MOST_METRICS = 1000  # MLflow refuses larger batches
 _MOST_PARAMS = 100
@@ -55,8 +59,34 @@ def connect() -> None:
     mlflow.set_tracking_uri(uri)
 
 
+@contextmanager
+def readable_errors(what: str) -> Iterator[None]:
+    """What MLflow refuses, and a server that is away, as a message.
+
+    Args:
+        what: was tried, to be said behind "could not".
+
+    Raises:
+        UserError: in the place of MLflow's errors and those of the connection to it.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        raise UserError(
+            f"MLflow ({redact(tracking_uri())}) could not {what}: {redact(str(error)).splitlines()[0]} Is "
+            "MLFLOW_TRACKING_URI right, and does the server run? Then run the same command again."
+        ) from error
+
+
 def provenance() -> dict[str, str]:
-    """Tags that say which code and data this is: git commit, edited since or not, sha256 of `dvc.lock`, where known."""
+    """Tags that say where this comes from, as far as it is known.
+
+    Git commit, whether files were edited since, sha256 of `dvc.lock`, and the id of the scheduled pipeline that runs it
+    (`TPO_PIPELINE_ID`).
+    """
     tags = {}
     commit = _git("rev-parse", "HEAD")
     if commit:
@@ -64,7 +94,18 @@ def provenance() -> dict[str, str]:
     lock = Path("dvc.lock")
     if lock.is_file():
         tags["dvc_lock_sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if pipeline := os.environ.get("TPO_PIPELINE_ID"):
+        tags["pipeline_id"] = pipeline
     return tags
+
+
+def locked_inputs(stage: str) -> dict[str, str]:
+    """What a stage last read, by path: DVC's hashes in `dvc.lock`; nothing where DVC did not run it."""
+    lock = Path("dvc.lock")
+    if not lock.is_file():
+        return {}
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    return {dep["path"]: dep["md5"] for dep in stages.get(stage, {}).get("deps", []) if "md5" in dep}
 
 
 def _git(*arguments: str) -> str:
