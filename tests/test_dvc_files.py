@@ -170,6 +170,24 @@ def test_the_demo_world_is_upstream_as_shipped_and_out_of_the_graph_with_own_fol
     assert "demo" not in dry
 
 
+def test_what_reads_or_moves_the_champion_is_run_and_not_restored_when_settings_go_back(tmp_path: Path) -> None:
+    for stage in ("evaluate", "register"):
+        settings = [one for out in STAGES[stage]["outs"] if isinstance(out, dict) for one in out.values()]
+        assert {"cache": False} in settings, stage
+    wanted = {"evaluate": ["kept", {"left": {"cache": False}}], "restored": ["copy"]}
+    stages = {
+        name: {"cmd": f"echo x >> {name}.runs; touch kept left copy", "params": ["a"], "outs": outs}
+        for name, outs in wanted.items()
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc(tmp_path, "init", "--no-scm", "--quiet")
+    for value in ("1", "2", "1"):
+        (tmp_path / "params.yaml").write_text(f"a: {value}\n")
+        dvc(tmp_path, "repro", "--quiet")
+    runs = [(tmp_path / f"{name}.runs").read_text().count("x") for name in wanted]
+    assert runs == [3, 2], "of the other stage DVC had the outputs of the first time"
+
+
 def test_a_prompt_that_changes_asks_its_own_stage_again_and_those_behind_it() -> None:
     prompts = {"caption": "model_captions", "ask": "model_queries", "judge": "model_judging"}
     for stage, file in prompts.items():

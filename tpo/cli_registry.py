@@ -168,6 +168,4 @@ def _show_rules(name: str, version: str, decision: "GateDecision | None", *, for
 
 
 def _tell(name: str, promotion: "Promotion") -> None:
-    if promotion.forced:
-        typer.secho("FORCED: the gate did not allow this. It is recorded as forced.", fg="red", bold=True, err=True)
     typer.echo(f"{name}/{promotion.champion} is champion, previous is {promotion.previous or 'none'}.")

@@ -2,7 +2,10 @@
 
 import re
 
+# What marks something up wherever it stands; what makes a link of an address; what makes a list at the beginning.
+_MARKS = re.compile(r"([\\`*_{}\[\]()<>|&~!#$^=@]|:(?=//)|(?<=www)\.|^[-+]|(?<=^\d)[.)]|(?<=^\d\d)[.)])")
+
 
 def escaped(text: str) -> str:
     """One line in which no character means anything in Markdown or HTML."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+    return _MARKS.sub(r"\\\1", " ".join(text.split()))

@@ -14,6 +14,7 @@ from tpo.params import MixParams, RegisterParams
 from tpo.records import Granularity, Item, PreferencePair, QuestionType, View, ViewKind
 from tpo.registry.evidence import gather
 from tpo.registry.gate import decide
+from tpo.registry.promotion import Promotion
 from tpo.report.summary import collect, to_text, write_html
 from tpo.store import Manifest, publish
 from tpo.validation.checkpoint import ValidationVerdict
@@ -74,6 +75,8 @@ def finished(tmp_path: Path) -> Path:
     decision = decide(evidence, limits, "2026-11-26T12:00:00+00:00")
     (tmp_path / "reports/evaluation.json").write_text(json.dumps(found))
     (tmp_path / "reports/gate.json").write_text(decision.model_dump_json())
+    stayed = Promotion(promoted=False, version="2", champion="1", previous=None, reason=decision.summary)
+    (tmp_path / "reports/registry.json").write_text(stayed.model_dump_json())
     return tmp_path
 
 
@@ -89,6 +92,7 @@ def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_wh
     assert "  better: +50.0 points [+50.0, +50.0], p 0.0078 (Holm). Whether it needs the video" in text
     assert "Refused: the evaluation is of b, but the registered version is not known: run `dvc repro`;" in text
     assert "there is no verdict on the training pairs" in text
+    assert "\nVersion 2 is challenger, champion is 1.\n" in text
     for place in ("reports/index.html", "reports/data_docs/index.html", "mlflow ui --backend-", "prefect server start"):
         assert place in text
 
@@ -125,7 +129,13 @@ def test_the_page_is_one_small_file_that_loads_nothing(finished: Path):
     assert "@import" not in page
     assert "<link" not in page
     assert len(page) < 20_000
-    for fact in ("50.0 % [28.0, 72.0]", "+50.0 [+50.0, +50.0]", "2 too short, 1 unreadable", "better_than_base"):
+    for fact in (
+        "50.0 % [28.0, 72.0]",
+        "+50.0 [+50.0, +50.0]",
+        "2 too short, 1 unreadable",
+        "better_than_base",
+        "champion is 1",
+    ):
         assert fact in page
 
 

@@ -66,7 +66,7 @@ def test_the_artifact_names_what_is_wrong_and_shows_ids_as_they_are(tmp_path: Pa
     verdict = validate(records(pairs, questions_checked=Checked.PARTLY), PARAMS, None, tmp_path)
     first, _, critical, warning = as_markdown(verdict).split("\n")
     assert first == "**Not fit to train on.**"
-    assert critical.startswith("- **critical** pairs\\: chosen is not blank\\: ")
+    assert critical.startswith("- **critical** pairs: chosen is not blank: ")
     assert warning.startswith("- **warning** decontamination")
     assert warning.endswith("questions partly checked")
     assert re.sub(r"\\(.)", r"\1", critical).endswith(HOSTILE)

@@ -69,7 +69,8 @@ def describe(gain: Gain) -> str:
 
 def _points(gain: Gain | Interval) -> str:
     value = gain.difference if isinstance(gain, Gain) else gain.value
-    return f"{100 * value:+.1f} points, interval [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    shown, low, high = (100 * share + 0.0 for share in (value, gain.low, gain.high))  # no "-0.0"
+    return f"{shown:+.1f} points, interval [{low:+.1f}, {high:+.1f}]"
 
 
 def _measured(evidence: Evidence, params: RegisterParams) -> GateRule:
@@ -307,7 +308,11 @@ def _none_worse(name: str, against: Against, params: RegisterParams) -> GateRule
 def _short_videos(name: str, against: Against, params: RegisterParams) -> GateRule:
     unknown = sorted(group for group, gain in against.short.items() if gain is None)
     known = {group: gain for group, gain in against.short.items() if gain is not None}
-    worse = [group for group, gain in known.items() if _is_loss(gain.difference, gain.high, params.max_loss)]
+    worse = [
+        group
+        for group, gain in known.items()
+        if _is_loss(gain.difference, gain.high, params.max_loss, is_tested=gain.p < MAX_P)
+    ]
     told = [f"{group}: {_points(known[group])}" for group in worse or sorted(known)]
     if unknown:
         reason = f"which duration group of {', '.join(unknown)} is the shortest is not known"
@@ -326,9 +331,9 @@ def _short_videos(name: str, against: Against, params: RegisterParams) -> GateRu
     )
 
 
-def _is_loss(value: float, high: float, max_loss: float) -> bool:
-    """A loss is shown (all of the interval is below 0), or seen beyond the margin."""
-    return high < 0 or value < -max_loss
+def _is_loss(value: float, high: float, max_loss: float, *, is_tested: bool = True) -> bool:
+    """A loss is shown (all of the interval is below 0, and the exact test agrees), or seen beyond the margin."""
+    return (high < 0 and is_tested) or value < -max_loss
 
 
 def _needs_video(name: str, against: Against, params: RegisterParams) -> GateRule:

@@ -16,6 +16,7 @@ from typing import Any
 from tpo.curation.mix import Lengths, MixReport
 from tpo.errors import UserError
 from tpo.records import GateDecision, PreferencePair, Record
+from tpo.registry.promotion import Promotion
 from tpo.registry.tracking import redact, tracking_uri
 from tpo.report.scores import Score, benchmark_scores, percent, points, scores_beside, to_lines
 from tpo.store import MANIFEST, Manifest, read_manifest, read_records, write_atomic
@@ -76,6 +77,7 @@ class Summary(Record):
     verdict: str
     unanswered: dict[str, int]
     decision: GateDecision | None
+    promotion: Promotion | None
     places: tuple[Place, ...]
 
 
@@ -93,7 +95,7 @@ def collect(root: Path) -> Summary:
     report = None if mix is None else MixReport.model_validate(mix)
     verdict = _read(root / "data/validation/verdict.json")
     metrics = _read(root / "reports/evaluation.json") or {}
-    decision = _read(root / "reports/gate.json")
+    decision, promotion = (_read(root / "reports" / name) for name in ("gate.json", "registry.json"))
     return Summary(
         stages=tuple(_stage(name, manifest) for name, manifest in manifests.items()),
         not_run=tuple(name for name in STAGES if name not in manifests),
@@ -112,6 +114,7 @@ def collect(root: Path) -> Summary:
         verdict=metrics.get("all", {}).get("verdict", ""),
         unanswered=metrics.get("incomplete", {}),
         decision=None if decision is None else GateDecision.model_validate(decision),
+        promotion=None if promotion is None else Promotion.model_validate(promotion),
         places=_places(root),
     )
 
@@ -192,6 +195,8 @@ def to_text(summary: Summary) -> str:
     if any(summary.unanswered.values()):
         lines.append(f"  Unanswered: {counts(unanswered_videos(summary))}")
     lines += ["", summary.decision.summary if summary.decision else "The gate has not decided yet."]
+    if summary.promotion:
+        lines.append(promotion_text(summary.promotion))
     lines.append("")
     lines += [f"{place.name:<12} {place.where:<32} {place.command}" for place in summary.places]
     return "\n".join(lines)
@@ -213,6 +218,13 @@ def validation_text(verdict: ValidationVerdict | None) -> str:
     failed = [outcome.name for outcome in verdict.outcomes if not outcome.passed]
     state = "passed" if verdict.success else "failed"
     return f"{state}, {len(verdict.outcomes)} expectations" + (f"; not met: {', '.join(failed)}" if failed else "")
+
+
+def promotion_text(promotion: Promotion) -> str:
+    """Who is champion, as the register stage left it."""
+    if promotion.promoted:
+        return f"Version {promotion.version} is champion, previous is {promotion.previous or 'none'}."
+    return f"Version {promotion.version} is challenger, champion is {promotion.champion or 'none'}."
 
 
 def benchmarks_text(checked: Mapping[str, str]) -> str:
@@ -240,6 +252,7 @@ def write_html(summary: Summary, path: Path) -> None:
     page = environment.get_template("index.html.jinja").render(
         summary=summary,
         validation=validation_text(summary.validation),
+        promotion=promotion_text(summary.promotion) if summary.promotion else "",
         benchmarks=benchmarks_text(summary.benchmarks_checked) if summary.benchmarks_checked else "",
         unanswered=unanswered_videos(summary),
     )
