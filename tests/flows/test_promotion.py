@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from processes import edit_params, must_work, start
+from typer.testing import CliRunner
 
+from tpo.cli import app
 from tpo.curation.contamination import check_questions
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
+from tpo.errors import UserError
 from tpo.evaluation.analysis import analyse
 from tpo.evaluation.metrics import metrics
 from tpo.evaluation.scoring import predict
@@ -144,9 +147,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tpo(folder: Path, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tpo.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def tpo(*arguments: str) -> str:
+    """What a command prints."""
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def decided(folder: Path) -> tuple[GateDecision, dict[str, Any]]:
@@ -167,46 +172,43 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
     decision, moved = decided(project)
     assert refused_by(decision) == []
     assert (moved["champion"], moved["previous"], moved["decision_id"]) == ("1", None, decision.id)
-    assert "apache-2.0" in described(project, 1)
+    assert "- base: apache-2.0" in described(project, 1)
 
-    # Another candidate, measured when nobody was champion: the evidence is stale.
-    second = make_candidate(project, seed=2)
-    must_work("register", project, environment)
-    decision, moved = decided(project)
-    assert refused_by(decision) == ["better_than_champion"]
-    assert "dvc repro -f evaluate" in decision.summary
-    assert (moved["promoted"], moved["champion"]) == (False, "1")
-
-    # Measured beside the champion, and a person is to decide.
+    # Another candidate, measured beside the champion, and a person is to decide.
     edit_params(project, lambda settings: settings["register"].update(promotion="person"))
-    make_candidate(project, seed=2, champion={"version": "1", "candidate_id": first})
+    second = make_candidate(project, seed=2, champion={"version": "1", "candidate_id": first})
     must_work("register", project, environment)
     decision, moved = decided(project)
     assert refused_by(decision) == []
     assert (decision.candidate_id, decision.champion_id) == (second, first)
-    assert (moved["promoted"], moved["version"], moved["champion"]) == (False, "3", "1")
-    shown = tpo(project, environment, "promote", "--dry-run")
-    assert "passed  better_than_champion" in shown.stdout, shown.stderr
-    assert "`tpo promote 3` would make tpo-demo/3 champion. Nothing was moved." in shown.stdout
-    assert tpo(project, environment, "promote", "3").returncode == 1, "there is no reason"
-    done = tpo(project, environment, "promote", "--reason", "read twenty answers")
-    assert done.stdout == "tpo-demo/3 is champion, previous is 1.\n", done.stderr
-    done = tpo(project, environment, "rollback", "--reason", "answers in Latin")
-    assert done.stdout == "tpo-demo/1 is champion, previous is 3.\n", done.stderr
+    assert (moved["promoted"], moved["version"], moved["champion"]) == (False, "2", "1")
+    shown = tpo("promote", "--dry-run")
+    assert "passed  better_than_champion" in shown
+    assert "`tpo promote 2` would make tpo-demo/2 champion. Nothing was moved." in shown
+    with pytest.raises(UserError, match="A reason is needed"):
+        tpo("promote", "2")
+    assert tpo("promote", "--reason", "read twenty answers") == "tpo-demo/2 is champion, previous is 1.\n"
+    assert tpo("rollback", "--reason", "answers in Latin") == "tpo-demo/1 is champion, previous is 2.\n"
 
-    # The stage may run again at any time. What a person took back stays away.
+    # Measured again, without the champion: that is no evidence, and what a person took back stays away.
     edit_params(project, lambda settings: settings["register"].update(promotion="gate"))
+    make_candidate(project, seed=2)
     must_work("register", project, environment)
     decision, moved = decided(project)
-    assert refused_by(decision) == ["not_rolled_back"]
+    assert refused_by(decision) == ["not_rolled_back", "better_than_champion"]
     assert "answers in Latin" in decision.summary
+    assert "run `dvc repro -f evaluate`, then `dvc repro`" in decision.summary
     assert (moved["promoted"], moved["champion"]) == (False, "1")
-    told = json.loads(tpo(project, environment, "registry", "--json").stdout)
-    assert [version["aliases"] for version in told["versions"]] == [["challenger", "previous"], [], ["champion"]]
+    told = json.loads(tpo("registry", "--json"))
+    assert [version["aliases"] for version in told["versions"]] == [["challenger"], ["previous"], ["champion"]]
     assert [(one["action"], one["to"], one["reason"]) for one in told["history"][:2]] == [
         ("rollback", "1", "answers in Latin"),
-        ("promote", "3", "read twenty answers"),
+        ("promote", "2", "read twenty answers"),
     ]
+    shown = tpo("registry")
+    assert "tpo-demo/3  challenger" in shown
+    assert f"model      full {first} of base" in shown
+    assert "rollback 2 → 1 by " in shown
 
 
 def described(folder: Path, version: int) -> str:

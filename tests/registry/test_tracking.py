@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tpo.registry.tracking import flatten, flatten_metrics, log_stage, provenance, redact, start_run
+from tpo.errors import UserError
+from tpo.registry.tracking import (
+    connect,
+    flatten,
+    flatten_metrics,
+    locked_inputs,
+    log_stage,
+    provenance,
+    readable_errors,
+    redact,
+    start_run,
+)
 
 
 def test_users_and_passwords_of_addresses_are_taken_out():
@@ -39,6 +50,35 @@ def test_provenance_names_the_commit_and_the_lock_file(tmp_path: Path, monkeypat
     (tmp_path / "dvc.lock").write_text("schema: '2.1'\n")
     assert provenance()["git_edited"] == "true"
     assert provenance()["dvc_lock_sha256"] != tags["dvc_lock_sha256"]
+    monkeypatch.setenv("TPO_PIPELINE_ID", "nightly-7")
+    assert provenance()["pipeline_id"] == "nightly-7"
+
+
+def test_what_a_stage_read_is_named_by_dvcs_hashes_where_dvc_ran_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locked_inputs("train") == {}
+    deps = "deps: [{path: data/videos, md5: abc.dir, size: 3}, {path: elsewhere, etag: x}]"
+    (tmp_path / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  train: {{cmd: x, {deps}}}\n")
+    assert locked_inputs("train") == {"data/videos": "abc.dir"}
+    assert locked_inputs("evaluate") == {}
+
+
+def test_a_server_that_is_away_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = mlflow.get_tracking_uri()
+    try:
+        connect()
+        with pytest.raises(UserError, match=r"could not look: .*same command") as raised, readable_errors("look"):
+            mlflow.MlflowClient().search_experiments()
+    finally:
+        mlflow.set_tracking_uri(uri)
+    assert "s3cret" not in str(raised.value)
+    assert "http://***@127.0.0.1:9" in str(raised.value)
 
 
 def test_a_stage_leaves_a_run_with_parameters_curves_and_a_redacted_manifest(tracking_folder: Path):
