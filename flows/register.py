@@ -5,10 +5,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from flows.stage import CATALOG, EVALUATION, PAIRS, QUERIES, REPORTS, TASK, TUNED, VALIDATION, run, stage_flow
+from flows.stage import (
+    CATALOG,
+    EVALUATION,
+    PAIRS,
+    QUERIES,
+    REPORTS,
+    TUNED,
+    VALIDATION,
+    call,
+    run,
+    stage_flow,
+    stage_task,
+)
 from tpo.markdown import escaped
 from tpo.models import model_id
 from tpo.params import Params, load_params
@@ -34,7 +45,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-@task(name="register model", **TASK)
+@stage_task("register model")
 def register_model(params: Params) -> str:
     """Package and register `models/tuned`; a version of the same weights and measurement is not made twice."""
     evaluation, pairs = read_manifest(EVALUATION).facts, read_manifest(PAIRS)
@@ -121,7 +132,7 @@ def example(params: Params) -> dict[str, str]:
     return {"video": str(params.data.videos / paths[pair.video_id]), "question": pair.question}
 
 
-@task(name="ask the gate", **TASK)
+@stage_task("ask the gate")
 def ask_gate(params: Params, version: str) -> GateDecision:
     """Decide about a version. Of one that is champion already the decision stands: a killed stage goes on."""
     name = params.register_.name
@@ -145,7 +156,7 @@ def ask_gate(params: Params, version: str) -> GateDecision:
     return decide(evidence, params.register_, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-@task(name="move aliases", **TASK)
+@stage_task("move aliases")
 def move_aliases(params: Params, version: str, decision: GateDecision) -> Promotion:
     """`challenger` for the version whatever the gate says; `champion` if it may and no person is to decide."""
     name = params.register_.name
@@ -159,12 +170,12 @@ def move_aliases(params: Params, version: str, decision: GateDecision) -> Promot
 def register_and_gate() -> None:
     params = load_params()
     with progress(4, "register", "steps") as bar:
-        version = register_model(params)
+        version: str = call(register_model, params)
         bar.update()
-        decision = ask_gate(params, version)
+        decision: GateDecision = call(ask_gate, params, version)
         write_atomic(REPORTS / "gate.json", decision.model_dump_json(indent=2) + "\n")
         bar.update()
-        promotion = move_aliases(params, version, decision)
+        promotion: Promotion = call(move_aliases, params, version, decision)
         write_atomic(REPORTS / "registry.json", promotion.model_dump_json(indent=2) + "\n")
         bar.update()
         write_html(collect(Path()), REPORTS / "index.html")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from prefect import Flow, Task, flow, task
+from prefect import Flow, State, Task, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FailedRun
@@ -71,10 +71,10 @@ def stage_flow(name: str) -> Callable[[Callable[[], None]], Flow[[], Any]]:
     return decorate
 
 
-def stage_task(name: str) -> Callable[[Callable[P, Done]], Task[P, Any]]:
-    """A Prefect task for `Stage.map` that ends a user's mistake in the same way."""
+def stage_task(name: str) -> Callable[[Callable[P, Any]], Task[P, Any]]:
+    """A Prefect task for `Stage.map` or `call` that ends a user's mistake in the same way."""
 
-    def decorate(work: Callable[P, Done]) -> Task[P, Any]:
+    def decorate(work: Callable[P, Any]) -> Task[P, Any]:
         @functools.wraps(work)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
@@ -85,6 +85,11 @@ def stage_task(name: str) -> Callable[[Callable[P, Done]], Task[P, Any]]:
         return task(name=name, **TASK)(guarded)
 
     return decorate
+
+
+def call(task: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+    """Run one task of `stage_task` and give what it returns. Raises what it raised, a user's mistake as one."""
+    return _done(task(*args, **kwargs, return_state=True))
 
 
 def run(stage: Flow[[], Any]) -> None:
@@ -210,13 +215,12 @@ class Stage:
         return manifest
 
 
-def _done(future: PrefectFuture[Any]) -> Done:
+def _done(ended: PrefectFuture[Any] | State[Any]) -> Any:
     """What a task of `stage_task` returned. Raises what it raised, a user's mistake without a traceback in the log."""
     try:
-        done: Done = future.result()
+        return ended.result()
     except FailedRun as error:  # has no exception behind it, but a message
         raise UserError(str(error)) from None
-    return done
 
 
 def code_digest(*rooms: str) -> str:
