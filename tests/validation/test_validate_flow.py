@@ -15,7 +15,7 @@ from made_records import PARAMS, pair, records
 from flows.validate import INPUTS, as_markdown, read_status
 from tpo.errors import UserError
 from tpo.records import Checked
-from tpo.store import Manifest, publish, read_manifest
+from tpo.store import Manifest, digest, publish, read_manifest
 from tpo.validation.checkpoint import ValidationVerdict, validate
 from tpo.validation.suites import Records
 
@@ -57,7 +57,9 @@ def test_an_unfit_set_stops_the_stage_with_the_offending_rows_and_leaves_verdict
     assert "validate: warning: decontamination: compared_with_benchmarks" in done.stdout
     verdict = ValidationVerdict.model_validate_json((tmp_path / "data/validation/verdict.json").read_text())
     assert [found.name for found in verdict.broken("critical")] == ["enough_rows", "video_is_not_held_out"]
-    assert read_manifest(tmp_path / "data/validation").facts == {"success": False}
+    facts = read_manifest(tmp_path / "data/validation").facts
+    assert facts["success"] is False
+    assert facts["pairs_digest"] == digest(tmp_path / "data/pairs/pairs.jsonl"), "what the gate compares"
     assert "leaked" in (tmp_path / "reports/data_docs/index.html").read_text()
 
 
