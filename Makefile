@@ -1,11 +1,12 @@
 # make demo: everything, end to end, on this machine.   make test: the tests.   make check: lint, types, import contracts.
+# make up: servers and workers for scheduled runs.   make down: stops them.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo up down test check clean
 
 setup: $(VENV)/.installed
 
@@ -19,6 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	@dvc repro
 	@tpo summary
+
+up down: setup
+	@python -m flows.services $@
 
 # One thread for each of the two workers: two apiece wait for each other most of the time.
 test: setup

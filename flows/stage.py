@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from prefect import Flow, State, Task, flow, task
+from prefect import Flow, State, Task, flow, tags, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FailedRun
@@ -39,6 +39,9 @@ VALIDATION = Path("data/validation")
 TUNED = Path("models/tuned")
 EVALUATION = Path("data/evaluation")
 REPORTS = Path("reports")
+
+# Set for every stage of a pipeline run (flows/retrain.py), which finds the stages' own flow runs by their tag.
+PIPELINE_ID = "TPO_PIPELINE_ID"
 
 _ANSWERING = ("av", "numpy", "pillow", "tokenizers", "torch", "transformers")
 _CODE = Path(__file__).resolve().parent.parent
@@ -99,18 +102,25 @@ def run(stage: Flow[[], Any]) -> None:
     except UserError as error:
         sys.exit(f"{stage.name}: {error}")
     if not PREFECT_API_URL.value():
-        _start_own_server()
+        start_own_server()
     runner: Any = ThreadPoolTaskRunner(max_workers=workers)
-    state: Any = stage.with_options(task_runner=runner)(return_state=True)
+    pipeline_id = os.environ.get(PIPELINE_ID)
+    with tags(*([pipeline_tag(pipeline_id)] if pipeline_id else [])):
+        state: Any = stage.with_options(task_runner=runner)(return_state=True)
     if not state.is_completed():
         sys.exit(f"{stage.name}: {state.message}")
 
 
-def _start_own_server() -> None:
+def pipeline_tag(pipeline_id: str) -> str:
+    return f"pipeline:{pipeline_id}"
+
+
+def start_own_server() -> str:
     """Prefect's temporary server, as the flow itself would start it, but one that does not outlive this process.
 
     Prefect stops it at exit, which a `kill -9` skips. The watcher reads from a pipe that ends with this process. Some
     servers whose client died in the middle of something wait for it forever: it gets five seconds to end by itself.
+    Returns its URL.
     """
     from prefect.server.api.server import SubprocessASGIServer  # takes seconds that others need not wait
 
@@ -124,6 +134,7 @@ def _start_own_server() -> None:
     nowhere = subprocess.DEVNULL
     subprocess.Popen(watcher, stdin=until_we_end, stdout=nowhere, stderr=nowhere, start_new_session=True)
     os.close(until_we_end)
+    return server.api_url
 
 
 class Stage:

@@ -126,9 +126,7 @@ def registry(folder: Path) -> tuple[list[int], dict[str, int]]:
 @contextmanager
 def prefect_server(environment: dict[str, str]) -> Iterator[str]:
     """A Prefect server with a database of its own; the URL of its API."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services", "--no-ui"]
     quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-m", "prefect", *command], env=environment, **quiet) as server:
@@ -149,3 +147,10 @@ def wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise AssertionError(f"Prefect's server did not start at {url}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,238 @@
+"""retrain: new data in, what is stale run again stage by stage, the gate's decision, results pushed.
+
+    python -m flows.retrain                                          # here and now
+    prefect deployment run retrain/retrain -p commit_to=retrain      # by a worker; prefect.yaml has the schedule
+
+DVC says what is stale. Every stage is a task here and a Prefect flow run of its own; the tag `pipeline:…` links them.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Failed
+from prefect.utilities.urls import url_for
+
+from flows.command import CommandError, output_of, run_command
+from flows.lock_commit import check_branch, commit_lock
+from flows.stage import PIPELINE_ID, REPORTS, TASK, pipeline_tag, start_own_server
+from tpo.errors import UserError
+from tpo.records import GateDecision
+
+DVC = (sys.executable, "-m", "dvc")
+NETWORK: dict[str, Any] = TASK | {"retries": 2, "retry_delay_seconds": [10, 60]}
+CHALLENGER_WAITS = "tpo.challenger.waits"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a stage."""
+
+    stage: str
+    outcome: str
+    seconds: float
+
+
+@task(name="get data", **NETWORK)
+def get_data() -> None:
+    """What imports point at by now, and what `dvc.lock` and the `.dvc` files name and this machine lacks."""
+    if imports := _imports():
+        _dvc("update", *imports)
+    if _has_remote():
+        _dvc("pull", "--allow-missing")
+
+
+@task(name="run stage", task_run_name="{stage}", **TASK)
+def run_stage(stage: str) -> Any:
+    """`dvc repro` of one stage, which is skipped if it has not changed after all."""
+    said: list[str] = []
+    started_s = time.monotonic()
+    try:
+        _dvc("repro", "--single-item", stage, said=said)
+    except CommandError as error:  # no traceback: what the stage said is in the log already
+        return Failed(message=str(error))
+    if any(line.startswith("Running stage") for line in said):
+        outcome = "ran"
+    else:
+        outcome = "from the cache" if any("is cached" in line for line in said) else "unchanged"
+    return Ran(stage, outcome, time.monotonic() - started_s)
+
+
+@task(name="push", **NETWORK)
+def push_results() -> None:
+    _dvc("push")
+
+
+@flow(name="retrain")
+def retrain(*, pull: bool = True, push: bool = True, commit_to: str | None = None) -> Any:
+    """Run what is stale, and nothing if nothing is.
+
+    Args:
+        pull: get new data first: imports, and what the DVC remote holds, if there is one.
+        push: send results to the DVC remote, if there is one.
+        commit_to: the branch on which to commit `dvc.lock`; none = commit nothing.
+    """
+    # Stages tell what they do in lines of this run's log, whatever level Prefect's own messages are kept at.
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    ran: list[Ran] = []
+    try:
+        if commit_to:
+            check_branch(commit_to)
+        if pull:
+            get_data()
+        _run_stale(ran)
+        if push and _has_remote():
+            push_results()
+        registered = any((one.stage, one.outcome) == ("register", "ran") for one in ran)
+        decision = _decision() if registered else None
+        commit = commit_lock(commit_to, _message(ran, decision)) if commit_to else None
+    except UserError as error:
+        _tell_failure(ran, error)
+        return Failed(message=str(error))
+    _tell(ran, decision, f"\n\n`dvc.lock` is committed to `{commit_to}` as {commit[:12]}." if commit else "")
+    return None
+
+
+def _run_stale(ran: list[Ran]) -> None:
+    """In DVC's order: what is stale now, and what depends on it."""
+    stale = set(json.loads(output_of([*DVC, "status", "--json", "--with-deps", "dvc.yaml"])))
+    if not stale:
+        get_run_logger().info("Nothing is stale.")
+        return
+    upstream = _upstream(output_of([*DVC, "dag", "--dot"]))
+    for stage in TopologicalSorter(upstream).static_order():
+        if stage in stale or upstream[stage] & stale:
+            stale.add(stage)
+            started_s = time.monotonic()
+            state = run_stage(stage, return_state=True)
+            if not state.is_completed():
+                ran.append(Ran(stage, "failed", time.monotonic() - started_s))
+                raise UserError(state.message or f"{stage} failed")
+            ran.append(state.result())
+
+
+def _upstream(dot: str) -> dict[str, set[str]]:
+    """{"b": {"a"}} from DVC's drawing `"a"; "b"; "a" -> "b";`."""
+    upstream: dict[str, set[str]] = {}
+    for line in dot.splitlines():
+        names = line.strip().rstrip(";").split(" -> ")
+        if all(name.startswith('"') for name in names):
+            *before, stage = (name.strip('"') for name in names)
+            upstream.setdefault(stage, set()).update(before)
+    return upstream
+
+
+def _imports() -> list[str]:
+    """The `.dvc` files of data that came from somewhere else (`dvc import`, `dvc import-url`)."""
+    files = output_of(["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.dvc"]).splitlines()
+    return [file for file in files if "deps" in yaml.safe_load(Path(file).read_text(encoding="utf-8"))]
+
+
+def _has_remote() -> bool:
+    from dvc.config import Config
+
+    return "remote" in Config.from_cwd()["core"]
+
+
+def _dvc(*arguments: str, said: list[str] | None = None) -> None:
+    log = get_run_logger()
+
+    def tell(line: str) -> None:
+        log.info("%s", line)
+        if said is not None:
+            said.append(line)
+
+    run_command([*DVC, *arguments], tell, _environment())
+
+
+def _environment() -> Mapping[str, str]:
+    """Of the stages: this Python, this Prefect server, and none of what Prefect tells the process of this run alone."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT__", "PREFECT_LOGGING"))}
+    return kept | {
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "PREFECT_API_URL": os.environ.get("PREFECT_API_URL") or str(PREFECT_API_URL.value()),
+        "PYTHONUNBUFFERED": "1",
+        PIPELINE_ID: str(runtime.flow_run.id),
+    }
+
+
+def _decision() -> GateDecision:
+    return GateDecision.model_validate_json((REPORTS / "gate.json").read_text(encoding="utf-8"))
+
+
+def _tell(ran: Sequence[Ran], decision: GateDecision | None, committed: str) -> None:
+    told = f"{decision.summary}\n\n{_rules(decision)}" if decision else "No model was registered; the champion stays."
+    create_markdown_artifact(key="tpo-retrain", markdown=f"{_table(ran)}\n\n{told}{committed}")
+    if decision and decision.promote and not _registered()["promoted"]:
+        version = str(_registered()["version"])
+        emit_event(CHALLENGER_WAITS, resource={"prefect.resource.id": "tpo.challenger", "version": version})
+
+
+def _registered() -> dict[str, Any]:
+    registered: dict[str, Any] = json.loads((REPORTS / "registry.json").read_text(encoding="utf-8"))
+    return registered
+
+
+def _tell_failure(ran: Sequence[Ran], error: UserError) -> None:
+    if ran and ran[-1].outcome == "failed":
+        what = f"The stage `{ran[-1].stage}` failed, and no later one ran."
+    else:
+        what = "No stage failed, but what is to be done before or after them."
+    if all(one.stage != "register" for one in ran):
+        what += " The champion is untouched."
+    create_markdown_artifact(
+        key="tpo-retrain-failed",
+        markdown=f"{what}\n\n```\n{error}\n```\n\nMend that and start it again: it goes on where this run stopped.\n\n"
+        f"{_table(ran)}",
+    )
+
+
+def _table(ran: Sequence[Ran]) -> str:
+    if not ran:
+        return "Nothing ran."
+    runs = _stage_runs()
+    rows = [f"| {one.stage} | {one.outcome} | {one.seconds:.1f} | {runs.get(one.stage, '')} |" for one in ran]
+    return "\n".join(["| stage | | seconds | flow run |", "|---|---|---|---|", *rows])
+
+
+def _stage_runs() -> dict[str, str]:
+    """Links to the flow runs of this run's stages, by the stage."""
+    own = FlowRunFilter(tags=FlowRunFilterTags(all_=[pipeline_tag(str(runtime.flow_run.id))]))
+    with get_client(sync_client=True) as client:
+        names = {found.id: found.name for found in client.read_flows(flow_run_filter=own)}
+        runs = client.read_flow_runs(flow_run_filter=own)
+    return {names[run.flow_id]: f"[{run.name}]({url_for('flow-run', run.id)})" for run in runs}
+
+
+def _rules(decision: GateDecision) -> str:
+    rows = [f"| {rule.name} | {'yes' if rule.passed else 'no'} | {rule.reason} |" for rule in decision.rules]
+    return "\n".join(["| rule | passed | why |", "|---|---|---|", *rows])
+
+
+def _message(ran: Sequence[Ran], decision: GateDecision | None) -> str:
+    stages = ", ".join(one.stage for one in ran if one.outcome == "ran") or "nothing"
+    told = f"\n\n{decision.summary}" if decision else ""
+    return f"retrain: {stages} ran{told}\n\nPrefect flow run {runtime.flow_run.id}"
+
+
+if __name__ == "__main__":
+    if not PREFECT_API_URL.value():
+        os.environ["PREFECT_API_URL"] = start_own_server()
+    state: Any = retrain(return_state=True)
+    if not state.is_completed():
+        sys.exit(f"retrain: {state.message}")

@@ -1,0 +1,281 @@
+"""Unattended runs as they are: `make up`'s servers and workers, deployments of prefect.yaml, killed in their middle."""
+
+import datetime as dt
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+from processes import edit_params, free_port, num_done
+
+from tpo.demo.build import build_benchmarks, build_videos
+from tpo.params import load_params
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+NIGHTLY = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+STAGES = {
+    "ingest": (["data/demo/videos", "data/demo/benchmarks"], "data/catalog"),
+    "caption": (["data/demo/videos", "data/catalog/videos.jsonl"], "data/captions"),
+    "ask": (["data/catalog/videos.jsonl", "data/captions/captions.jsonl"], "data/queries"),
+}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=A Test", "-c", "user.email=test@example.org"]
+    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def write_stages(folder: Path, **commands: str) -> None:
+    stages = {
+        name: {"cmd": commands.get(name, f"python -m flows.{name}"), "deps": deps, "params": [name], "outs": [out]}
+        for name, (deps, out) in STAGES.items()
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+
+@dataclass
+class Site:
+    """A project with three real stages, and the servers and workers that `make up` starts for it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def services(self, command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.services", command],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def schedule(self, *schedules: dict[str, Any]) -> None:
+        deployments = [
+            one | {"schedules": list(schedules)} for one in NIGHTLY["deployments"] if one["name"] == "retrain"
+        ]
+        (self.folder / "prefect.yaml").write_text(yaml.safe_dump(NIGHTLY | {"deployments": deployments}))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['PREFECT_SERVER_API_PORT']}/api"
+
+    def api(self, path: str, **body: Any) -> Any:
+        for _ in range(20):
+            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=90)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:  # with SQLite, now and then
+                break
+            time.sleep(0.5)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def runs(self, **of_flow_run: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api("flow_runs/filter", flow_runs=of_flow_run, sort="START_TIME_ASC")
+        return found
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return self.runs(id={"any_": [run_id]})[0]
+
+    def command(self, command: str, **body: Any) -> Any:
+        """Of Prefect's API, about the deployment."""
+        deployment = self.api("deployments/filter", deployments={"name": {"any_": ["retrain"]}})[0]
+        return self.api(f"deployments/{deployment['id']}/{command}", **body)
+
+    def start(self, **parameters: Any) -> str:
+        """The id of a run of the deployment, on demand."""
+        return str(self.command("create_flow_run", parameters=parameters)["id"])
+
+    def wait(self, run_id: str) -> dict[str, Any]:
+        final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        return until(lambda: run if (run := self.run(run_id))["state_type"] in final else None)
+
+    def log(self, run_id: str) -> str:
+        lines = self.api("logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, sort="TIMESTAMP_ASC")
+        return "\n".join(line["message"] for line in lines)
+
+    def artifact(self, run_id: str, key: str) -> str:
+        found = self.api("artifacts/filter", artifacts={"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}})
+        return str(found[0]["data"])
+
+    def processes(self, words: str = "") -> list[psutil.Process]:
+        """Of this site, by what is in their command lines."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            try:
+                ours = process.environ().get("TPO_SERVICES") == str(self.folder / ".tpo/services")
+                if ours and process.pid != os.getpid() and words in " ".join(process.info["cmdline"]):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def until(found: Callable[[], Any], timeout_s: float = 120) -> Any:
+    ends_at = time.monotonic() + timeout_s
+    while not (value := found()):
+        assert time.monotonic() < ends_at, "waited in vain"
+        time.sleep(0.1)
+    return value
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    for room in ("flows", "tpo"):
+        (folder / room).symlink_to(ROOT / room)
+    shutil.copy(ROOT / "params.yaml", folder)
+    edit_params(folder, lambda wanted: wanted["demo"].update(num_train_videos=24, num_eval_videos=6, num_needles=2))
+    edit_params(folder, lambda wanted: wanted["runtime"].update(items_per_task=1))
+    demo = load_params(folder / "params.yaml").demo
+    build_videos(folder / "data/demo/videos", demo)
+    build_benchmarks(folder / "data/demo/benchmarks", demo)
+    write_stages(folder)
+    (folder / ".gitignore").write_text("/data/\n/.tpo/\n/mlflow.db\n/remote/\n/.dvc/tmp\n/.dvc/cache\n/mlartifacts/\n")
+    (folder / ".dvc").mkdir()
+    shared = (ROOT / ".dvc/config").read_text()
+    (folder / ".dvc/config").write_text(
+        shared.replace("[core]", "[core]\n    remote = box") + "['remote \"box\"']\n    url = ../remote\n"
+    )
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "begin")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(project: Path, without_server: dict[str, str]) -> Iterator[Site]:
+    quick = {
+        "PREFECT_SERVER_API_PORT": str(free_port()),
+        "MLFLOW_PORT": str(free_port()),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # Not a hundred at once, as usual.
+        **{f"PREFECT_SERVER_SERVICES_SCHEDULER_{name}_RUNS": "1" for name in ("MIN", "MAX")},
+        "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT1S",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+        "GIT_AUTHOR_NAME": "A Test", "GIT_AUTHOR_EMAIL": "test@example.org",
+        "GIT_COMMITTER_NAME": "A Test", "GIT_COMMITTER_EMAIL": "test@example.org",
+    }  # fmt: skip
+    site = Site(project, without_server | quick)
+    site.schedule({"interval": 15, "anchor_date": dt.datetime.now(dt.UTC).isoformat(), "slug": "often"})
+    site.services("up")
+    yield site
+    site.services("down")
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A run that its schedule started and that was killed with its worker in the middle of a stage.
+
+    `second` had been started in between, and waited.
+    """
+
+    run: dict[str, Any]
+    second: str
+    num_done: int
+    told_by_up: str
+
+
+@pytest.fixture(scope="module")
+def killed(site: Site) -> Killed:
+    run = until(lambda: site.runs(state={"type": {"any_": ["RUNNING"]}}, parent_task_run_id={"is_null_": True}))[0]
+    site.command("pause_deployment")  # the schedule has been seen to work, and those that it queued would be in the way
+    for queued in site.runs(state={"type": {"any_": ["SCHEDULED"]}}):
+        httpx.delete(f"{site.url}/flow_runs/{queued['id']}", timeout=90)
+    second = site.start(commit_to="retrain")
+    until(lambda: site.run(second)["state_name"] == "AwaitingConcurrencySlot")
+    until(lambda: num_done("ingest", site.folder))
+    for process in (*site.processes("worker start --pool tpo-gpu"), *site.processes("prefect.engine")):
+        process.kill()
+    done = num_done("ingest", site.folder)
+    until(lambda: not site.processes("flows.ingest"), 30)
+    assert not (site.folder / "data/catalog").exists(), "the kill came too late to be in the middle"
+    site.schedule(*NIGHTLY["deployments"][0]["schedules"])
+    told = site.services("up")
+    site.command("resume_deployment")
+    return Killed(run, second, done, told)
+
+
+@pytest.fixture(scope="module")
+def finished(site: Site, killed: Killed) -> dict[str, Any]:
+    """The run that had to wait."""
+    return site.wait(killed.second)
+
+
+def test_a_deployments_schedule_starts_a_run_and_a_second_start_waits(killed: Killed) -> None:
+    assert killed.run["auto_scheduled"]
+    assert killed.run["work_pool_name"] == "tpo-gpu"
+
+
+def test_what_died_is_started_again_and_told_to_have_crashed(site: Site, killed: Killed) -> None:
+    assert "Running already: prefect, mlflow, tpo-cpu." in killed.told_by_up
+    assert site.run(killed.run["id"])["state_type"] == "CRASHED"
+    assert all(run["state_type"] == "CRASHED" for run in site.runs(tags={"all_": [f"pipeline:{killed.run['id']}"]}))
+
+
+def test_the_run_after_a_kill_goes_on_and_links_the_flow_runs_of_its_stages(
+    site: Site, killed: Killed, finished: dict[str, Any]
+) -> None:
+    assert finished["state_type"] == "COMPLETED", site.log(finished["id"])
+    assert f"ingest: going on, {killed.num_done} " in site.log(finished["id"])
+    stages = site.runs(tags={"all_": [f"pipeline:{finished['id']}"]})
+    assert [run["state_type"] for run in stages] == ["COMPLETED"] * 3
+    told = site.artifact(finished["id"], "tpo-retrain")
+    for name, run in zip(STAGES, stages, strict=True):
+        assert f"| {name} | ran | " in told
+        assert f"[{run['name']}](http://127.0.0.1:" in told
+    assert "No model was registered; the champion stays." in told
+
+
+def test_what_dvc_recorded_is_on_a_branch_and_in_the_remote_and_no_file_or_index_is_touched(
+    site: Site, finished: dict[str, Any]
+) -> None:
+    assert git(site.folder, "log", "--format=%s", "main..retrain") == "retrain: ingest, caption, ask ran\n"
+    assert git(site.folder, "show", "retrain:dvc.lock") == (site.folder / "dvc.lock").read_text()
+    assert git(site.folder, "diff", "--cached", "--name-only") == ""
+    assert list((site.folder / "remote").rglob("*.dir"))
+
+
+def test_nothing_new_means_nothing_run(site: Site, finished: dict[str, Any]) -> None:
+    run = site.wait(site.start(commit_to="retrain"))
+    assert run["state_type"] == "COMPLETED"
+    assert site.runs(tags={"all_": [f"pipeline:{run['id']}"]}) == []
+    assert site.artifact(run["id"], "tpo-retrain").startswith("Nothing ran.")
+    assert git(site.folder, "rev-list", "--count", "main..retrain") == "1\n"
+
+
+def test_a_stage_that_finds_the_disk_full_leaves_the_champion_and_says_what_to_do(
+    site: Site, finished: dict[str, Any]
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"http://127.0.0.1:{site.environment['MLFLOW_PORT']}")
+    client.create_registered_model("tpo-demo")
+    champion = client.create_model_version("tpo-demo", "s3://box/model")
+    client.set_registered_model_alias("tpo-demo", "champion", champion.version)
+    before = (site.folder / "data/queries/queries.jsonl").read_bytes()
+    write_stages(site.folder, ask="ulimit -f 8; python -m flows.ask")
+    run = site.wait(site.start())
+    assert run["state_type"] == "FAILED"
+    told = site.artifact(run["id"], "tpo-retrain-failed")
+    assert told.startswith("The stage `ask` failed, and no later one ran. The champion is untouched.")
+    assert "No space left to write data/queries" in told
+    assert "Traceback" not in told
+    assert (site.folder / "data/queries/queries.jsonl").read_bytes() == before
+    assert client.get_model_version_by_alias("tpo-demo", "champion").version == champion.version
+    write_stages(site.folder)
+
+
+def test_down_leaves_no_process(site: Site, finished: dict[str, Any]) -> None:
+    assert site.processes("mlflow")
+    site.services("down")
+    assert site.processes() == []
+    assert site.services("status") == "Nothing runs. `make up` starts everything.\n"
