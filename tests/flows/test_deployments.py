@@ -165,7 +165,7 @@ def site(project: Path, without_server: dict[str, str]) -> Iterator[Site]:
         "GIT_COMMITTER_NAME": "A Test", "GIT_COMMITTER_EMAIL": "test@example.org",
     }  # fmt: skip
     site = Site(project, without_server | quick)
-    site.schedule({"interval": 15, "anchor_date": dt.datetime.now(dt.UTC).isoformat(), "slug": "often"})
+    site.schedule({"interval": 15, "anchor_date": dt.datetime.now(dt.UTC).isoformat(), "slug": "nightly"})
     site.services("up")
     yield site
     site.services("down")
@@ -267,7 +267,7 @@ def test_a_stage_that_finds_the_disk_full_leaves_the_champion_and_says_what_to_d
     assert run["state_type"] == "FAILED"
     told = site.artifact(run["id"], "tpo-retrain-failed")
     assert told.startswith("The stage `ask` failed, and no later one ran. The champion is untouched.")
-    assert "No space left to write data/queries" in told
+    assert "No space left to write .tpo/ask/" in told
     assert "Traceback" not in told
     assert (site.folder / "data/queries/queries.jsonl").read_bytes() == before
     assert client.get_model_version_by_alias("tpo-demo", "champion").version == champion.version
