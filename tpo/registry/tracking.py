@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tpo.errors import UserError
-from tpo.errors import redact as redact
-
 import yaml
 
 from tpo.errors import UserError
+from tpo.errors import redact as redact
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 _MOST_METRICS = 1000  # MLflow refuses larger batches
