@@ -8,7 +8,7 @@ import json
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 
 class Record(BaseModel):
@@ -194,6 +194,26 @@ class PreferencePair(Record):
     judge: str
 
 
+class ReviewVerdict(StrEnum):
+    """What a person says of a pair. Only what is accepted is trained on."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    TIE = "tie"
+    BAD_QUESTION = "bad_question"
+
+
+class Review(Record):
+    """What one person said of one pair, at one time. The last one of a reviewer counts."""
+
+    pair_id: str
+    reviewer: str = Field(min_length=1, max_length=64)
+    verdict: ReviewVerdict | None = Field(description="none = not said yet, or taken back")
+    chosen_shown_as: Literal["A", "B"] = Field(description="which of the two answers the chosen one was, to them")
+    unblinded: bool = Field(description="they had seen which answer was given from what")
+    at: AwareDatetime
+
+
 class Reason(StrEnum):
     """Why something was set aside. The count of each is in the stage's manifest."""
 
@@ -234,6 +254,9 @@ class Reason(StrEnum):
     OVER_VIDEO_CAP = "over_video_cap"
     TOO_MANY_OF_TYPE = "too_many_of_type"
     LENGTH_BIAS = "length_bias"
+    REVIEW_REJECT = "review_reject"
+    REVIEW_TIE = "review_tie"
+    REVIEW_BAD_QUESTION = "review_bad_question"
     VIDEO_CHANGED = "video_changed"
     DECODE_FAILED = "decode_failed"
     NO_REFERENCE_ANSWER = "no_reference_answer"

@@ -127,7 +127,7 @@ def _kept_or_not(
     drop = reason_to_drop(candidate.preferred.text, candidate.other.text, outcome)
     if drop is not None:
         return _rejection(candidate.query, candidate.preferred.sample, drop)
-    return _pair(candidate, outcome, judge_id, full_frames)
+    return pair_of(candidate, outcome, judge_id, full_frames)
 
 
 def unfit(preferred: Answer, other: Answer) -> Drop | None:
@@ -166,7 +166,8 @@ def _rejection(query: Query, sample: int, drop: Drop) -> Rejection:
     return Rejection(stage=STAGE, item=item, reason=drop.reason, detail=drop.detail)
 
 
-def _pair(candidate: Candidate, verdicts: tuple[Verdict, Verdict], judge_id: str, full_frames: int) -> PreferencePair:
+def pair_of(candidate: Candidate, verdicts: Sequence[Verdict], judge_id: str, full_frames: int) -> PreferencePair:
+    """The pair that a candidate is, or would have been had it been kept."""
     query, chosen, rejected = candidate.query, candidate.preferred, candidate.other
     return PreferencePair(
         id=content_id(query.id, chosen.id, rejected.id, chosen.text, rejected.text),
@@ -184,6 +185,6 @@ def _pair(candidate: Candidate, verdicts: tuple[Verdict, Verdict], judge_id: str
         rejected_view=rejected.view,
         segment=query.segment,
         model_id=chosen.model_id,
-        verdicts=verdicts,
+        verdicts=tuple(verdicts),
         judge=judge_id,
     )

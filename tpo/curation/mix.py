@@ -1,10 +1,12 @@
 """mix: which of the judged pairs are trained on. The paper trains on 10,000, localized and comprehensive half and half.
 
-Videos are drawn first that are held out; then pairs are set aside, in this order: more than a video may give, the
-longest of the longer side where lengths differ too much, more than a type's fair share, and more than size and ratio
-take. What is too few is never filled up; the report says so.
+What people who reviewed pairs do not accept is set aside before all else. Videos are drawn first that are held out;
+then pairs are set aside, in this order: more than a video may give, the longest of the longer side where lengths differ
+too much, more than a type's fair share, and more than size and ratio take. What is too few is never filled up; the
+report says so.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
@@ -12,9 +14,10 @@ from statistics import mean, median
 import numpy as np
 from pydantic import BaseModel
 
+from tpo.curation.reviews import UNDECIDED, decided, standing
 from tpo.errors import UserError
 from tpo.params import MixParams
-from tpo.records import Granularity, PreferencePair, Reason, Rejection, content_id
+from tpo.records import Granularity, PreferencePair, Reason, Rejection, Review, ReviewVerdict, content_id
 
 STAGE = "mix"
 UNKNOWN = "unknown"
@@ -41,6 +44,7 @@ class MixReport(BaseModel, extra="forbid"):
 
     asked: dict[str, object]
     pairs_in: int
+    reviewed: dict[str, int] = {}
     trained_on: dict[str, int]
     held_out: dict[str, int]
     videos: dict[str, int]
@@ -62,21 +66,26 @@ class Mixed:
     report: MixReport
 
 
-def mix_pairs(pairs: Sequence[PreferencePair], params: MixParams, seed: int) -> Mixed:
+def mix_pairs(pairs: Sequence[PreferencePair], params: MixParams, seed: int, reviews: Sequence[Review] = ()) -> Mixed:
     """Draw what is trained on. Every pair ends in one of three places.
+
+    Args:
+        reviews: what people said. A pair that most of its reviewers do not accept is set aside; where they are divided
+            evenly it stays, and the report counts it as undecided.
 
     Raises:
         UserError: a setting needs what is not known of imported pairs: granularity, lengths or difficulty.
     """
-    held_out, rest = _split(pairs, params.held_out_share, seed)
+    fit, rejections, reviewed = _as_reviewed(pairs, reviews)
+    held_out, rest = _split(fit, params.held_out_share, seed)
     rng = np.random.default_rng(seed)
     kept = [rest[i] for i in rng.permutation(len(rest))]
-    rejections: list[Rejection] = []
     for step in (_cap_videos, _match_lengths, _balance_types, _to_size):
         kept, dropped = step(kept, params)
         rejections += dropped
     train = _easy_to_hard(kept) if params.order == "easy_to_hard" else kept
-    return Mixed(train, held_out, rejections, _report(pairs, rest, train, held_out, params))
+    report = _report(pairs, rest, train, held_out, params).model_copy(update={"reviewed": reviewed})
+    return Mixed(train, held_out, rejections, report)
 
 
 def measure_lengths(pairs: Iterable[PreferencePair]) -> Lengths:
@@ -98,6 +107,28 @@ def measure_lengths(pairs: Iterable[PreferencePair]) -> Lengths:
         ratio_of_means=mean(chosen) / mean(rejected) if mean(rejected) else None,
         share_chosen_longer=mean(first > second for first, second in known),
     )
+
+
+def _as_reviewed(
+    pairs: Sequence[PreferencePair], reviews: Sequence[Review]
+) -> tuple[Pairs, list[Rejection], dict[str, int]]:
+    """Pairs that nobody reviewed or that were not turned down, those that were, and how many were reviewed how."""
+    said = standing(reviews)
+    fit: Pairs = []
+    rejections = []
+    counts: Counter[str] = Counter()
+    for pair in pairs:
+        verdicts = said.get(pair.id, {}).values()
+        verdict = decided(verdicts)
+        if verdicts:
+            counts[verdict or UNDECIDED] += 1
+        if verdict in (None, ReviewVerdict.ACCEPT):
+            fit.append(pair)
+            continue
+        accepted = sum(one is ReviewVerdict.ACCEPT for one in verdicts)
+        detail = f"{accepted} of {len(verdicts)} who reviewed it accept it"
+        rejections.append(Rejection(stage=STAGE, item=pair.id, reason=Reason(f"review_{verdict}"), detail=detail))
+    return fit, rejections, dict(sorted(counts.items()))
 
 
 def _split(pairs: Sequence[PreferencePair], share: float, seed: int) -> tuple[Pairs, Pairs]:
