@@ -2,6 +2,7 @@
 
     tpo summary
     tpo show 3f2a90c1
+    tpo review
     tpo ask clip.mp4 "What comes right after the red star?"
     tpo registry, tpo promote, tpo rollback, tpo reproduce
 
@@ -16,6 +17,7 @@ import typer
 
 from tpo import cli_registry
 from tpo.cli_pairs import pairs
+from tpo.cli_review import review
 from tpo.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(pairs, name="pairs")
 cli_registry.add_to(app)
+app.command()(review)
 
 
 @app.command()
