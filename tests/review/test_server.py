@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 from PIL import Image
-from reviewed_project import EVIL, LONG, Running, make_project, served
+from reviewed_project import EVIL, LONG, ROOT, Running, make_project, served
+from typer.testing import CliRunner
 
+from tpo.cli import app
 from tpo.curation.reviews import read_reviews, standing
+from tpo.params import load_params
 from tpo.records import PreferencePair, Review
-from tpo.review.pairs import letter_of_chosen
+from tpo.review.items import ItemShelf
+from tpo.review.pairs import PairShelf, letter_of_chosen
+from tpo.video.probe import Prober
 
 
 class Answer:
@@ -243,6 +249,39 @@ def test_items_are_gained_or_lost_with_what_both_models_said_and_were_shown(tab:
     assert len(look["frames_s"]) == 32
     at_ms = round(look["frames_s"][3] * 1000)
     assert tab.get(f"/frames/{look['video_id']}/{at_ms}-540.jpg").status == 200
+
+
+def test_where_no_stage_has_run_the_page_says_what_to_run(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    pairs, items = PairShelf(tmp_path, params), ItemShelf(tmp_path, params)
+    assert (len(pairs), pairs.problem) == (0, "No pair was judged yet. `dvc repro` makes them.")
+    assert len(items) == 0
+    assert "No model was evaluated yet. `dvc repro`" in items.problem
+
+
+def test_without_the_benchmark_or_its_video_the_rest_of_an_item_is_shown(
+    project: tuple[Path, list[PreferencePair]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(project[0], tmp_path / "project"))
+    params = load_params(folder / "params.yaml")
+    (folder / "benchmarks/longvideobench/videos/c.mp4").unlink()
+    with Prober(folder / ".tpo/frames") as prober:
+        assert "video_missing: there is no such file" in ItemShelf(folder, params).look(0, prober)[0].problem
+        shutil.rmtree(folder / "benchmarks")
+        bare = ItemShelf(folder, params)
+        assert bare.card(0).said["base"].option_logprobs == (-2.0, -0.5)
+        assert "No benchmark below" in bare.look(0, prober)[0].problem
+
+
+def test_the_summary_is_told_in_the_terminal(
+    project: tuple[Path, list[PreferencePair]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project[0])
+    told = CliRunner().invoke(app, ["review", "--summary"])
+    assert told.exit_code == 0
+    assert "of 12 pairs that the judge kept were reviewed" in told.output
+    as_json = CliRunner().invoke(app, ["review", "--summary", "--json"])
+    assert json.loads(as_json.output)["num_pairs"] == 12
 
 
 def test_a_second_person_sees_what_the_first_one_said_after_their_own_verdict(

@@ -6,6 +6,7 @@ Nothing that a client sends is ever a path: pages are a fixed few, pairs and ite
 given only if a view shows it.
 """
 
+import contextlib
 import json
 import socket
 import threading
@@ -83,6 +84,12 @@ class Reviewing:
     def items(self) -> ItemShelf:
         with self._loading:
             return self._items
+
+    def load(self) -> None:
+        """Read all records, while the browser starts. What is wrong with one is told to the page, which asks again."""
+        with contextlib.suppress(UserError):
+            self.pairs  # noqa: B018
+            self.items  # noqa: B018
 
     def folder(self, root: Path) -> VideoFolder:
         return VideoFolder(root, self.prober.index_dir, self._cache)
@@ -164,7 +171,7 @@ class Handlers:
         return Response(self._files[name], media_type=media, headers={"Cache-Control": "no-cache"})
 
     def overview(self, _: Request) -> Response:
-        shelves = {"pairs": self._reviewing.pairs, "items": self._reviewing.items}
+        shelves: dict[str, PairShelf | ItemShelf] = {"pairs": self._reviewing.pairs, "items": self._reviewing.items}
         told = {
             name: {"count": len(shelf), "choices": shelf.choices(), "problem": shelf.problem}
             for name, shelf in shelves.items()
@@ -253,7 +260,8 @@ def serve(root: Path, params: Params, *, reviewer: str, port: int, announce: Cal
     access = Access(Handlers(reviewing).application(), port)
     announce(f"http://127.0.0.1:{port}/?token={access.token}")
     config = uvicorn.Config(access, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
-    with listening, reviewing.prober:
+    threading.Thread(target=reviewing.load, daemon=True).start()
+    with listening, reviewing.prober, contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -8,23 +8,21 @@ import { PairView } from "./pairs.js";
 const $ = (id) => document.getElementById(id);
 history.replaceState(null, "", "/"); // the token is in a cookie by now, and need not stay in the address
 
-const guarded = (work) => async (...given) => {
-  try {
-    return await work(...given);
-  } catch (error) {
-    say(error.message, 0);
-  }
-};
+// Whatever was asked for and did not come is told, wherever it was asked for.
+addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  say(event.reason.message, 0);
+});
 
 const card = $("card");
-const list = new List($("rows"), guarded(select));
+const list = new List($("rows"), select);
 const views = { pairs: new PairView(card, list), items: new ItemView(card, list) };
 const kept = { pairs: null, items: null }; // filters of the tab that is not shown
 let view = views.pairs;
 let overview;
 
 const KEYS = [
-  ["n / p", "next, previous", () => list.move(1), () => list.move(-1)],
+  ["n / p", "next, previous"],
   ["← / →", "frame before, frame after"],
   ["space", "play the frames"],
   ["/", "search"],
@@ -33,11 +31,12 @@ const KEYS = [
 ];
 
 async function select(position) {
+  view.shown = null; // no key may mean what is not on the screen any more
   if (position !== null) await view.open(position);
   else card.replaceChildren(el("p", { class: "empty", text: overview[view.name].problem || "Nothing is like that. Choose less above the list." }));
 }
 
-const refresh = guarded(async () => {
+async function refresh() {
   const wanted = Object.fromEntries([...new FormData($("filters"))].map(([name, value]) => [name, value.trim()]));
   kept[view.name] = wanted;
   const asked = view;
@@ -46,7 +45,7 @@ const refresh = guarded(async () => {
   const { count, problem } = overview[view.name];
   $("count").textContent = `${positions.length.toLocaleString("en")} of ${count.toLocaleString("en")}${problem ? ` · ${problem}` : ""}`;
   list.show(positions, `/api/${view.name}/rows`, (row) => view.row(row));
-});
+}
 
 function drawFilters() {
   const { choices } = overview[view.name];
@@ -61,17 +60,17 @@ function drawFilters() {
   $("filters").replaceChildren(search, ...fields);
 }
 
-const show = guarded(async (name) => {
+async function show(name) {
   view.film?.stop();
   view = views[name];
   for (const one of Object.keys(views)) $(`tab-${one}`).setAttribute("aria-pressed", String(one === name));
   drawFilters();
   await Promise.all([refresh(), tellWho()]);
-});
+}
 
-const tellWho = guarded(async () => {
+async function tellWho() {
   $("who").replaceChildren(el("span", { dir: "auto", text: overview.reviewer }), ` · ${await views.pairs.told()}`);
-});
+}
 views.pairs.onSaid = tellWho;
 
 function help() {
@@ -93,7 +92,7 @@ const ACTIONS = {
   "?": help,
 };
 
-const press = guarded(async (event) => {
+async function press(event) {
   const typing = event.target.matches("input, select, textarea");
   if (event.key === "Escape" && typing) event.target.blur();
   if (typing || $("help").open || event.ctrlKey || event.metaKey || event.altKey || event.repeat && event.key.length === 1) return;
@@ -103,7 +102,7 @@ const press = guarded(async (event) => {
   if (!action) return;
   event.preventDefault();
   await action();
-});
+}
 
 let typed = 0;
 document.addEventListener("keydown", press);
@@ -125,7 +124,9 @@ $("rows").addEventListener("click", () => {
   $("toggle-list").setAttribute("aria-expanded", "false");
 });
 
-guarded(async () => {
+async function begin() {
   overview = await ask("/api/overview");
   await show("pairs");
-})();
+}
+
+begin();

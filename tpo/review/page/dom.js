@@ -19,15 +19,18 @@ export function said(tag, text, properties = {}) {
 
 export async function ask(address, parameters = {}) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
-  return answered(await fetch(query.size ? `${address}?${query}` : address));
+  return answered(query.size ? `${address}?${query}` : address);
 }
 
 export async function tell(address, content) {
   const headers = { "Content-Type": "application/json" };
-  return answered(await fetch(address, { method: "POST", headers, body: JSON.stringify(content) }));
+  return answered(address, { method: "POST", headers, body: JSON.stringify(content) });
 }
 
-async function answered(response) {
+async function answered(address, options) {
+  const response = await fetch(address, options).catch(() => {
+    throw new Error("The server does not answer. Is `tpo review` still running?");
+  });
   if (response.ok) return response.json();
   const text = await response.text();
   let problem = text.trim() || response.statusText;

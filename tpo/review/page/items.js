@@ -46,7 +46,7 @@ export class ItemView {
     const way = [card.condition !== "full" ? words(card.condition) : "", card.method === "generation" ? "written answer" : "log-probabilities"];
     const where = [card.benchmark, card.duration_group, card.category, ...way].filter(Boolean).join(" · ");
     this.card.replaceChildren(
-      el("p", { class: "meta" }, el("span", { class: `change ${card.change}`, text: `${CHANGES[card.change]} ${card.change}` }), ` · ${where}`),
+      el("p", { class: "meta" }, el("span", { class: "change", text: `${CHANGES[card.change]} ${card.change}` }), ` · ${where}`),
       said("h2", card.question || card.item_id),
       ...card.defects.map((defect) => said("p", `This question is known to be defective: ${defect}`, { class: "problem" })),
       card.options.length ? this.options() : this.free(),
@@ -117,10 +117,6 @@ export class ItemView {
     this.film = new Film({ videoId: look.video_id, durationS: look.duration_s, framesS: look.frames_s, segments: this.shown.spans_s, label: "Frames that the models were shown, in their order" });
     this.frames.replaceWith(this.film.element);
     this.film.center();
-  }
-
-  async told() {
-    return "";
   }
 }
 

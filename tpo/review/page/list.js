@@ -76,8 +76,7 @@ export class List {
       this.asked.add(batch);
       const { positions, rows, address } = this;
       const wanted = positions.slice(batch * BATCH, (batch + 1) * BATCH);
-      const found = await ask(address, { at: wanted.join(",") });
-      for (const row of found) rows.set(row.position, row);
+      for (const row of await ask(address, { at: wanted.join(",") })) rows.set(row.position, row);
       if (rows === this.rows) this.draw();
     }
   }

@@ -153,8 +153,10 @@ export class PairView {
   }
 
   async judge(what, pairId = this.shown?.card.id) {
-    if (!pairId || (this.shown.mine && pairId === this.shown.card.id && what !== "undo")) return;
-    const found = await tell("/api/reviews", { pair_id: pairId, said: what });
+    if (!pairId || this.telling || (this.shown?.mine && what !== "undo")) return;
+    this.telling = true;
+    const telling = tell("/api/reviews", { pair_id: pairId, said: what });
+    const found = await telling.finally(() => (this.telling = false));
     if (what === "undo") this.last = null;
     else if (what !== "look") this.last = pairId;
     this.list.update(found.card.position, { mine: found.mine });
