@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tpo.curation.reviews import REVIEWS
 from tpo.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +187,11 @@ def test_what_reads_or_moves_the_champion_is_run_and_not_restored_when_settings_
         dvc(tmp_path, "repro", "--quiet")
     runs = [(tmp_path / f"{name}.runs").read_text().count("x") for name in wanted]
     assert runs == [3, 2], "of the other stage DVC had the outputs of the first time"
+
+
+def test_reviews_are_kept_and_make_mix_stale_but_are_not_cached() -> None:
+    """A cached output that has grown makes `dvc pull` refuse; one that is removed before a run would be lost."""
+    assert {REVIEWS.as_posix(): {"persist": True, "cache": False}} in STAGES["mix"]["outs"]
 
 
 def test_a_prompt_that_changes_asks_its_own_stage_again_and_those_behind_it() -> None:

@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typer.testing import CliRunner
 
 from tpo.cli import app
 from tpo.curation.reviews import read_reviews, standing
+from tpo.errors import UserError
 from tpo.params import load_params
 from tpo.records import PreferencePair, Review
 from tpo.review.items import ItemShelf
 from tpo.review.pairs import PairShelf, letter_of_chosen
+from tpo.review.server import serve
 from tpo.video.probe import Prober
 
 
@@ -282,6 +285,16 @@ def test_the_summary_is_told_in_the_terminal(
     assert "of 12 pairs that the judge kept were reviewed" in told.output
     as_json = CliRunner().invoke(app, ["review", "--summary", "--json"])
     assert json.loads(as_json.output)["num_pairs"] == 12
+
+
+def test_a_port_that_is_taken_is_named(project: tuple[Path, list[PreferencePair]]) -> None:
+    params = load_params(project[0] / "params.yaml")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"Port {port} cannot be used: .* Give another one, or none"):
+            serve(project[0], params, reviewer="anna", port=port, announce=print)
 
 
 def test_a_second_person_sees_what_the_first_one_said_after_their_own_verdict(
