@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -64,6 +65,8 @@ def run_stage(stage: str) -> Any:
     try:
         _dvc("repro", "--single-item", stage, said=said)
     except CommandError as error:  # no traceback: what the stage said is in the log already
+        with suppress(CommandError):  # there may have been none
+            _dvc("checkout", stage)  # DVC takes a stage's earlier output away before it runs
         return Failed(message=str(error))
     if any(line.startswith("Running stage") for line in said):
         outcome = "ran"
