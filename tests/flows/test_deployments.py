@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from processes import edit_params, free_port, num_done
 
 from tpo.demo.build import build_benchmarks, build_videos
 from tpo.params import load_params
+from tpo.records import GateDecision
+from tpo.registry.package import DECISION
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -60,9 +63,8 @@ class Site:
         return done.stdout
 
     def schedule(self, *schedules: dict[str, Any]) -> None:
-        deployments = [
-            one | {"schedules": list(schedules)} for one in NIGHTLY["deployments"] if one["name"] == "retrain"
-        ]
+        retrain, *others = NIGHTLY["deployments"]
+        deployments = [retrain | {"schedules": list(schedules)}, *others]
         (self.folder / "prefect.yaml").write_text(yaml.safe_dump(NIGHTLY | {"deployments": deployments}))
 
     @property
@@ -272,6 +274,32 @@ def test_a_stage_that_finds_the_disk_full_leaves_the_champion_and_says_what_to_d
     assert (site.folder / "data/queries/queries.jsonl").read_bytes() == before
     assert client.get_model_version_by_alias("tpo-demo", "champion").version == champion.version
     write_stages(site.folder)
+
+
+def test_a_challenger_waits_for_a_person_without_a_process_and_a_no_moves_nothing(site: Site, killed: Killed) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"http://127.0.0.1:{site.environment['MLFLOW_PORT']}")
+    if not client.search_registered_models("name='tpo-demo'"):
+        client.create_registered_model("tpo-demo")
+    said = GateDecision(promote=True, rules=(), summary="Passed: +5 points.", id="d", candidate_id="one")
+    tags = {"candidate_id": "one", DECISION: said.model_dump_json()}
+    version = client.create_model_version("tpo-demo", "s3://box/model", tags=tags).version
+    client.set_registered_model_alias("tpo-demo", "challenger", version)
+    client.delete_registered_model_alias("tpo-demo", "champion")  # if another test left one, the decision is stale
+    before = client.get_registered_model("tpo-demo").aliases
+    event = {"occurred": dt.datetime.now(dt.UTC).isoformat(), "event": "tpo.challenger.waits", "id": str(uuid.uuid4())}
+    resource = {"prefect.resource.id": "tpo.challenger", "version": version}
+    httpx.post(f"{site.url}/events", json=[event | {"resource": resource, "payload": {}}]).raise_for_status()
+    run = until(lambda: site.runs(state={"type": {"any_": ["PAUSED"]}}))[0]
+    assert run["parameters"]["version"] == version
+    until(lambda: not site.processes(run["id"]))
+    answer = {"version": version, "approve": False, "who": "alice", "reason": "too short"}
+    site.api(f"flow_runs/{run['id']}/resume", run_input=answer)
+    done = site.wait(run["id"])
+    assert done["state_name"] == "Completed"
+    assert done["state"]["message"] == "alice left the champion as it was: too short"
+    assert client.get_registered_model("tpo-demo").aliases == before
 
 
 def test_down_leaves_no_process(site: Site, finished: dict[str, Any]) -> None:
