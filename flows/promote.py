@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from tpo.errors import UserError
+from tpo.markdown import escaped
 from tpo.params import load_params
 from tpo.registry.package import CHALLENGER, versions
 from tpo.registry.promotion import kept_decision, objection, promote
@@ -58,8 +59,9 @@ def _form(name: str, version: str) -> type[Approval]:
     decision = kept_decision(name, version)
     if decision is None or (problem := objection(name, version)):
         raise UserError(problem if decision else f"The gate has not decided about version {version} of {name}.")
-    rules = "".join(f"\n- {rule.reason}" for rule in decision.rules)
-    return Approval.with_initial_data(f"**{name}, version {version}.** {decision.summary}\n{rules}", version=version)
+    rules = "".join(f"\n- {escaped(rule.reason)}" for rule in decision.rules)
+    told = f"**{name}, version {version}.** {escaped(decision.summary)}\n{rules}"
+    return Approval.with_initial_data(told, version=version)
 
 
 def _challenger(name: str) -> str:

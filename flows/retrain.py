@@ -32,6 +32,7 @@ from flows.command import CommandError, output_of, run_command
 from flows.lock_commit import check_branch, commit_lock
 from flows.stage import PIPELINE_ID, REPORTS, TASK, pipeline_tag, start_own_server
 from tpo.errors import UserError
+from tpo.markdown import escaped
 from tpo.records import GateDecision
 
 DVC = (sys.executable, "-m", "dvc")
@@ -179,7 +180,11 @@ def _decision() -> GateDecision:
 
 
 def _tell(ran: Sequence[Ran], decision: GateDecision | None, committed: str) -> None:
-    told = f"{decision.summary}\n\n{_rules(decision)}" if decision else "No model was registered; the champion stays."
+    told = (
+        f"{escaped(decision.summary)}\n\n{_rules(decision)}"
+        if decision
+        else "No model was registered; the champion stays."
+    )
     create_markdown_artifact(key="tpo-retrain", markdown=f"{_table(ran)}\n\n{told}{committed}")
     if decision and decision.promote and not _registered()["promoted"]:
         version = str(_registered()["version"])
@@ -223,7 +228,7 @@ def _stage_runs() -> dict[str, str]:
 
 
 def _rules(decision: GateDecision) -> str:
-    rows = [f"| {rule.name} | {'yes' if rule.passed else 'no'} | {rule.reason} |" for rule in decision.rules]
+    rows = [f"| {rule.name} | {'yes' if rule.passed else 'no'} | {escaped(rule.reason)} |" for rule in decision.rules]
     return "\n".join(["| rule | passed | why |", "|---|---|---|", *rows])
 
 
