@@ -61,29 +61,29 @@ def ask(
     ] = None,
 ) -> None:
     """Ask a model one question about one video."""
-    from tpo.registry.ask import find_video
-
-    find_video(str(video))  # before a model is loaded
     if model is not None and Path(model).is_dir():
         typer.echo(_ask_checkpoint(model, video, question))
         return
     from tpo.params import load_params
-    from tpo.registry.ask import ask_registered
     from tpo.registry.champion import CHAMPION
 
     target = model or f"{load_params().register_.name}@{CHAMPION}"
     if not ("@" in target or "/" in target):
         raise UserError(f"There is no folder {target!r}, and a registered model is named like NAME@champion or NAME/3.")
+    from tpo.registry.ask import ask_registered, find_video
+
+    find_video(str(video))  # before a model is loaded
     typer.echo(ask_registered(f"models:/{target}", str(video), question))
 
 
 def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
     from tpo.models import load_model
     from tpo.params import load_params
-    from tpo.registry.ask import answer_file
+    from tpo.registry.ask import answer_file, find_video
     from tpo.video.probe import Prober
 
     params = load_params()
+    find_video(str(video))  # before a model is loaded
     model = load_model(params.model.of(checkpoint))
     with TemporaryDirectory() as scratch, Prober(Path(scratch)) as prober:
         frames, tokens = params.evaluate.num_frames, params.answer.max_new_tokens
