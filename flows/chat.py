@@ -2,7 +2,7 @@
 
 from flows.replies import replies
 from flows.stage import Stage
-from tpo.llm.chat import Chat
+from tpo.llm.chat import Chat, Usage
 from tpo.llm.load import open_chat
 from tpo.params import ChatParams
 
@@ -18,7 +18,8 @@ def chat_with(params: ChatParams) -> Chat:
 
 
 def watched(params: ChatParams, stage: Stage) -> Chat:
-    """A model whose calls are counted behind the stage's bar."""
+    """A model whose calls are counted from now on, and shown behind the stage's bar."""
     chat = chat_with(params)
+    chat.usage = Usage()
     chat.watch = lambda: stage.tell(f"{chat.usage.calls} calls, {chat.usage.remembered} remembered")
     return chat

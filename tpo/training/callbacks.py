@@ -1,10 +1,10 @@
 """What happens beside the steps of a training run."""
 
+import logging
 import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +15,7 @@ from tpo.errors import UserError
 from tpo.progress import progress
 
 _MOST_METRICS = 1000  # MLflow refuses larger batches
+_log = logging.getLogger(__name__)
 
 
 class Progress(TrainerCallback):
@@ -178,7 +179,7 @@ class LiveCurves(TrainerCallback):
                 MlflowClient().log_batch(self._run_id, metrics=points[first : first + _MOST_METRICS])
         except MlflowException as error:
             if not self._warned:
-                warnings.warn(f"MLflow takes no curves for now, and gets them later: {error}", stacklevel=2)
+                _log.warning("MLflow takes no curves for now, and gets them later: %s", error)
             self._warned = True
             now_s = time.perf_counter()
             self._quiet_until_s = now_s + 10 * (now_s - started_s)
