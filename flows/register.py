@@ -1,16 +1,19 @@
 """register: package the tuned model, let the gate decide, move `champion` or not → reports/gate.json and the report."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
 from flows.stage import (
     CATALOG,
     EVALUATION,
     PAIRS,
+    PIPELINE_ID,
     QUERIES,
     REPORTS,
     TUNED,
@@ -32,7 +35,7 @@ from tpo.registry.package import DataInput, challenge, register, versions
 from tpo.registry.promotion import Promotion, kept_decision, promote, registry_state, stay
 from tpo.registry.proof import prove
 from tpo.registry.tracking import flatten_metrics, locked_inputs, provenance
-from tpo.report.summary import collect, write_html
+from tpo.report.page import write_html
 from tpo.store import digest, read_manifest, read_records, write_atomic
 
 VIDEOS_REPORT, QUESTIONS_REPORT = CATALOG / "decontamination.json", QUERIES / "decontamination.json"
@@ -178,11 +181,17 @@ def register_and_gate() -> None:
         promotion: Promotion = call(move_aliases, params, version, decision)
         write_atomic(REPORTS / "registry.json", promotion.model_dump_json(indent=2) + "\n")
         bar.update()
-        write_html(collect(Path()), REPORTS / "index.html")
+        write_html(Path(), flow_runs())
         bar.update()
     create_markdown_artifact(key="tpo-gate", markdown=as_markdown(decision))
     where = "champion" if promotion.promoted else f"challenger; champion is version {promotion.champion or 'none yet'}"
     print(f"register: {params.register_.name} version {version} is {where}. {decision.summary}")
+
+
+def flow_runs() -> dict[str, str]:
+    """Ids of Prefect's runs: this stage's, and that of the pipeline where one runs it."""
+    ids = {"register": runtime.flow_run.id, "whole pipeline": os.environ.get(PIPELINE_ID)}
+    return {what: str(run_id) for what, run_id in ids.items() if run_id}
 
 
 def as_markdown(decision: GateDecision) -> str:

@@ -1,8 +1,6 @@
-"""What a run of the pipeline did, on one screen and on one page.
+"""What a run of the pipeline did, on one screen.
 
-    summary = collect(Path())
-    print(to_text(summary))                         # ends `make demo`; also `tpo summary`
-    write_html(summary, Path("reports/index.html"))
+    print(to_text(collect(Path())))     # ends `make demo`; also `tpo summary`; `tpo.report.page` makes a page of it
 
 Everything is read from the stages' published folders and `reports/*.json`; a stage that has not run is shown as such.
 """
@@ -13,13 +11,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tpo.curation.mix import Lengths, MixReport
 from tpo.errors import UserError
 from tpo.records import GateDecision, PreferencePair, Record
 from tpo.registry.promotion import Promotion
 from tpo.registry.tracking import redact, tracking_uri
-from tpo.report.scores import Score, benchmark_scores, percent, points, scores_beside, to_lines
-from tpo.store import MANIFEST, Manifest, read_manifest, read_records, write_atomic
+from tpo.report.scores import (
+    Drop,
+    Score,
+    benchmark_scores,
+    champion_score,
+    control_drops,
+    duration_scores,
+    scores_beside,
+    to_lines,
+)
+from tpo.store import MANIFEST, Manifest, read_manifest, read_records
 from tpo.validation.checkpoint import ValidationVerdict
 
 STAGES = {
@@ -45,7 +54,9 @@ class Stage(Record):
     items_in: int
     items_out: int
     set_aside: dict[str, int]
+    counts: dict[str, int]
     seconds: float
+    cost: str = Field(description="what else it took, as far as its manifest says; empty = nothing else is known")
 
 
 class Sample(Record):
@@ -74,11 +85,15 @@ class Summary(Record):
     benchmarks_checked: dict[str, str]
     scores: tuple[Score, ...]
     beside: tuple[Score, ...]
+    durations: tuple[Score, ...]
+    champion: Score | None
+    drops: tuple[Drop, ...]
     verdict: str
     unanswered: dict[str, int]
     decision: GateDecision | None
     promotion: Promotion | None
     places: tuple[Place, ...]
+    mlflow_runs: dict[str, str] = Field(description="run ids by stage")
 
 
 def collect(root: Path) -> Summary:
@@ -111,11 +126,19 @@ def collect(root: Path) -> Summary:
         },
         scores=benchmark_scores(metrics),
         beside=scores_beside(metrics),
+        durations=duration_scores(metrics),
+        champion=champion_score(metrics),
+        drops=control_drops(metrics),
         verdict=metrics.get("all", {}).get("verdict", ""),
         unanswered=metrics.get("incomplete", {}),
         decision=None if decision is None else GateDecision.model_validate(decision),
         promotion=None if promotion is None else Promotion.model_validate(promotion),
         places=_places(root),
+        mlflow_runs={
+            name: manifest.facts["mlflow_run_id"]
+            for name, manifest in manifests.items()
+            if "mlflow_run_id" in manifest.facts
+        },
     )
 
 
@@ -136,8 +159,24 @@ def _stage(name: str, manifest: Manifest) -> Stage:
         items_in=manifest.items_in,
         items_out=manifest.items_out,
         set_aside=manifest.set_aside,
+        counts=manifest.counts,
         seconds=manifest.seconds,
+        cost=_cost(manifest),
     )
+
+
+def _cost(manifest: Manifest) -> str:
+    """What a stage read, asked and paid; a stage that asked no model by a server has no usage."""
+    parts = []
+    if "hours" in manifest.facts:
+        parts.append(f"{manifest.facts['hours']:g} hours of video")
+    if usage := manifest.facts.get("usage"):
+        parts.append(f"{usage['calls']:,} calls, {usage['remembered']:,} replies remembered")
+        parts.append(f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out")
+        parts.append(f"{usage['usd']:.2f} US dollars")
+    if "steps" in manifest.facts:
+        parts.append(f"{manifest.facts['steps']:,} steps, {manifest.facts['processes']} processes")
+    return "; ".join(parts)
 
 
 def _samples(pairs: list[PreferencePair]) -> tuple[Sample, ...]:
@@ -235,25 +274,3 @@ def benchmarks_text(checked: Mapping[str, str]) -> str:
 def unanswered_videos(summary: Summary) -> dict[str, int]:
     """{"num_videos_missing": 2} → {"videos missing": 2}"""
     return {name.removeprefix("num_"): number for name, number in summary.unanswered.items()}
-
-
-def write_html(summary: Summary, path: Path) -> None:
-    """Write the page: one file, no scripts, nothing loaded from elsewhere; all text in it is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "points": points, "counts": counts}
-    page = environment.get_template("index.html.jinja").render(
-        summary=summary,
-        validation=validation_text(summary.validation),
-        promotion=promotion_text(summary.promotion) if summary.promotion else "",
-        benchmarks=benchmarks_text(summary.benchmarks_checked) if summary.benchmarks_checked else "",
-        unanswered=unanswered_videos(summary),
-    )
-    write_atomic(path, page)

@@ -1,0 +1,102 @@
+"""The run on one page: `reports/index.html`, which opens from disk, loads nothing and runs nothing.
+
+    write_html(Path())
+
+All text in it is escaped, kept apart from text that runs the other way, and cut where it is long.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from markupsafe import Markup
+
+from tpo.records import GateRule
+from tpo.registry.tracking import redact, tracking_uri
+from tpo.report.figures import benchmark_figure, data_figures, needle_figures, training_figures
+from tpo.report.scores import percent, points
+from tpo.report.summary import (
+    REPORT,
+    Summary,
+    benchmarks_text,
+    collect,
+    counts,
+    promotion_text,
+    unanswered_videos,
+    validation_text,
+)
+from tpo.store import write_atomic
+
+_MOST_CHARACTERS = 400
+_MLFLOW_UI = "http://127.0.0.1:5000"  # where `mlflow ui` serves
+_COUNTED = {"measured": "videos", "complete": "items"}  # rules whose value is no share
+
+
+def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
+    """Write the page of the project in `root`. `flow_runs`: ids of Prefect's runs, by what ran.
+
+    Raises:
+        UserError: no stage has run, or a file is not what its stage writes.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "counts": counts, "cut": cut}
+    summary = collect(root)
+    page = environment.get_template("index.html.jinja").render(
+        summary=summary,
+        style=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        tone=_tone(summary),
+        validation=validation_text(summary.validation),
+        promotion=promotion_text(summary.promotion) if summary.promotion else "",
+        benchmarks=benchmarks_text(summary.benchmarks_checked) if summary.benchmarks_checked else "",
+        unanswered=unanswered_videos(summary),
+        data=data_figures(root),
+        training=training_figures(root),
+        accuracy=benchmark_figure(summary.scores, summary.champion),
+        needles=needle_figures(root),
+        in_unit=in_unit,
+        mlflow=_mlflow_links(summary.mlflow_runs),
+        flow_runs=flow_runs or {},
+    )
+    write_atomic(root / REPORT, page)
+
+
+def _tone(summary: Summary) -> str:
+    if summary.decision is None:
+        return ""
+    return "good" if summary.decision.promote else "bad"
+
+
+def _mlflow_links(runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Run id and address in MLflow's pages, by stage: on the server, or where `mlflow ui` would serve."""
+    uri = redact(tracking_uri())
+    server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _MLFLOW_UI
+    return {stage: (run_id, f"{server}/#/runs/{run_id}") for stage, run_id in runs.items()}
+
+
+def cut(text: str) -> str:
+    """A long text's beginning, and that there is more."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return f"{text[:_MOST_CHARACTERS]} … (cut; {len(text):,} characters in all)"
+
+
+def in_unit(rule: GateRule, value: float | str | bool | None) -> str:
+    """A rule's value or limit as people write it. Numbers are shares or differences of shares, but for a few counts."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if unit := _COUNTED.get(rule.name):
+        return f"{value:g} {unit}"
+    if rule.name == "decontaminated":
+        return f"{100 * value:.1f} %"
+    return f"{round(100 * value, 1) + 0:+.1f} points"  # + 0: no "-0.0"
