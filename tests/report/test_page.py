@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tpo.records import GateRule, PreferencePair
-from tpo.report.charts import BLUE, Line, bars, curves
+from tpo.report.charts import bars
 from tpo.report.page import cut, in_unit, write_html
 from tpo.store import Manifest, publish, read_records
 
@@ -44,9 +44,15 @@ def add_file(root: Path, name: str, text: str) -> None:
 def test_the_run_is_told_in_a_line_with_its_reason(finished: Path):
     text = said(page_of(finished))
     assert "Better: +50.0 points [+50.0, +50.0], p 0.0078 (Holm)" in text
-    assert "Tuned minus base, 16 items, 8 videos" in text
+    assert "Tuned minus base on 16 items, 8 videos: base 50.0 % [28.0, 72.0], tuned 100.0 % [80.6, 100.0]." in text
     assert "✗ Not promoted. Refused: the evaluation is of b, but the registered version is not known" in text
     assert "Version 2 is challenger, champion is 1." in text
+
+
+def test_a_promoted_version_is_said_to_be_promoted(finished: Path):
+    moved = {"promoted": True, "version": "2", "champion": "2", "previous": "1", "reason": ""}
+    add_file(finished, "registry.json", json.dumps(moved))
+    assert "✓ Promoted." in said(page_of(finished))
 
 
 def test_every_reason_and_every_count_of_the_manifests_is_there(finished: Path):
@@ -214,7 +220,9 @@ def test_a_rules_numbers_have_units():
     assert in_unit(rule("complete"), None) == "none"
 
 
-def test_a_curve_of_many_steps_is_drawn_by_few_points():
-    steps = tuple(float(step) for step in range(10_000))
-    svg = curves("Loss", [Line(name="train", color=BLUE, x=steps, y=steps)], "step", "nats")
-    assert len(svg) < 20_000
+def test_a_curve_of_many_steps_is_drawn_by_few_points_and_the_caption_says_so(finished: Path):
+    steps = range(3000)
+    add_file(finished, "training/curves.csv", "\n".join(["step,loss/sft", *(f"{step},{step % 7}" for step in steps)]))
+    page = page_of(finished)
+    assert "Measured points: 3000 of SFT (means of 20 drawn)." in said(page)
+    assert len(page.encode()) < 100_000

@@ -25,7 +25,7 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with two dollar signs is a name
     "font.family": "sans-serif",
-    "font.size": 11,
+    "font.size": 12,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -174,8 +174,13 @@ def curves(title: str, lines: Sequence[Line], x_label: str, y_label: str) -> Mar
     return drawn[0]
 
 
+def drawn_as_one(points: int) -> int:
+    """How many neighbouring points of so many make one of a curve."""
+    return max(1, -(-points // _MOST_POINTS))
+
+
 def _thinned(values: Sequence[float]) -> list[float]:
-    size = max(1, -(-len(values) // _MOST_POINTS))
+    size = drawn_as_one(len(values))
     parts = [values[i : i + size] for i in range(0, len(values), size)]
     return [sum(part) / len(part) for part in parts]
 

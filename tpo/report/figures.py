@@ -12,7 +12,21 @@ from typing import NamedTuple, TypeVar
 from markupsafe import Markup
 
 from tpo.records import PreferencePair, Record, Video
-from tpo.report.charts import BLUE, GREEN, INK, ORANGE, Cell, Line, Span, bars, curves, heat_map, histogram, spans
+from tpo.report.charts import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    Cell,
+    Line,
+    Span,
+    bars,
+    curves,
+    drawn_as_one,
+    heat_map,
+    histogram,
+    spans,
+)
 from tpo.report.scores import Estimate, Score
 from tpo.store import read_records
 
@@ -123,7 +137,7 @@ def training_figures(root: Path) -> tuple[Figure, ...]:
     figures = []
     for title, candidates, unit, meaning in charts:
         if lines := [line for line in candidates if line]:
-            points = ", ".join(f"{len(line.x)} of {line.name}" for line in lines)
+            points = ", ".join(f"{len(line.x)} of {line.name}{_together(line)}" for line in lines)
             svg = curves(title, lines, "step", unit)
             figures.append(Figure(svg, f"{title}: {meaning}. Measured points: {points}."))
     return tuple(figures)
@@ -137,6 +151,11 @@ def _line(
         return None
     x, y = zip(*points, strict=True)
     return Line(name=name, color=color, style=style, mark=mark, x=x, y=tuple(100 * v for v in y) if percent else y)
+
+
+def _together(line: Line) -> str:
+    size = drawn_as_one(len(line.x))
+    return f" (means of {size} drawn)" if size > 1 else ""
 
 
 def benchmark_figure(scores: Sequence[Score], champion: Score | None) -> Figure | None:

@@ -52,6 +52,8 @@ def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
         summary=summary,
         style=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         tone=_tone(summary),
+        verdict=_headline(summary.verdict),
+        outcome=_outcome(summary),
         validation=validation_text(summary.validation),
         promotion=promotion_text(summary.promotion) if summary.promotion else "",
         benchmarks=benchmarks_text(summary.benchmarks_checked) if summary.benchmarks_checked else "",
@@ -73,6 +75,18 @@ def _tone(summary: Summary) -> str:
     return "good" if summary.decision.promote else "bad"
 
 
+def _headline(verdict: str) -> str:
+    """ "not shown: +8.3 points …" → "Not shown to be better: +8.3 points …" """
+    told = verdict.replace("not shown:", "not shown to be better:", 1)
+    return told[:1].upper() + told[1:]
+
+
+def _outcome(summary: Summary) -> str:
+    if summary.promotion and summary.promotion.promoted:
+        return "✓ Promoted."
+    return "✓ May be promoted." if summary.decision and summary.decision.promote else "✗ Not promoted."
+
+
 def _mlflow_links(runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Run id and address in MLflow's pages, by stage: on the server, or where `mlflow ui` would serve."""
     uri = redact(tracking_uri())
@@ -84,7 +98,8 @@ def cut(text: str) -> str:
     """A long text's beginning, and that there is more."""
     if len(text) <= _MOST_CHARACTERS:
         return text
-    return f"{text[:_MOST_CHARACTERS]} … (cut; {len(text):,} characters in all)"
+    whole_words = text[:_MOST_CHARACTERS].rpartition(" ")[0] or text[:_MOST_CHARACTERS]
+    return f"{whole_words} … (cut; {len(text):,} characters in all)"
 
 
 def in_unit(rule: GateRule, value: float | str | bool | None) -> str:
