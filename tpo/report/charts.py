@@ -1,7 +1,7 @@
 """Charts as SVG to stand inside a page: text that can be selected, colours that the page chooses, the same every time.
 
 Series differ by marks and lines too, never by colour alone. Drawn 360 units wide, so that text is of normal size on a
-phone. Lengths and heights come from plain numbers; who calls says in a caption what they are.
+phone.
 """
 
 import io
@@ -185,10 +185,10 @@ def _thinned(values: Sequence[float]) -> list[float]:
     return [sum(part) / len(part) for part in parts]
 
 
-def spans(title: str, series: Mapping[str, Sequence[Span]], unit: str, zero: bool = False) -> Markup:
+def spans(title: str, series: Mapping[str, Sequence[Span]], unit: str) -> Markup:
     """Values with their intervals, a row for each label and a mark of its own for each series."""
     drawn: list[Markup] = []
-    labels = list(dict.fromkeys(span.label for spans_ in series.values() for span in spans_))
+    labels = list(dict.fromkeys(span.label for found in series.values() for span in found))
     looks = ((ORANGE, "s", "none"), (BLUE, "o", BLUE), (GREEN, "D", "none"))
     with _drawing(title, 0.9 + 0.42 * len(labels), drawn) as axes:
         for number, ((name, found), (color, mark, fill)) in enumerate(zip(series.items(), looks, strict=False)):
@@ -198,8 +198,6 @@ def spans(title: str, series: Mapping[str, Sequence[Span]], unit: str, zero: boo
                 [span.value for span in found], rows, xerr=[[max(0.0, end) for end in ends] for ends in reach],
                 fmt=mark, color=color, markerfacecolor=fill, capsize=3, label=name,
             )  # fmt: skip
-        if zero:
-            axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
