@@ -52,7 +52,7 @@ def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
         summary=summary,
         style=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         tone=_tone(summary),
-        verdict=_headline(summary.verdict),
+        verdict=_headline(summary.verdict).partition(". "),
         outcome=_outcome(summary),
         validation=validation_text(summary.validation),
         promotion=promotion_text(summary.promotion) if summary.promotion else "",

@@ -175,7 +175,7 @@ def _cost(manifest: Manifest) -> str:
         parts.append(f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out")
         parts.append(f"{usage['usd']:.2f} US dollars")
     if "steps" in manifest.facts:
-        parts.append(f"{manifest.facts['steps']:,} steps, {manifest.facts['processes']} processes")
+        parts.append(f"{manifest.facts['steps']:,} steps; processes: {manifest.facts['processes']}")
     return "; ".join(parts)
 
 
