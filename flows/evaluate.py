@@ -37,6 +37,7 @@ from tpo.evaluation.preflight import (
     check_complete,
     check_video,
     describe_left_out,
+    describe_silent,
     file_state,
     group_by_video,
     num_lost,
@@ -108,6 +109,7 @@ def evaluate() -> None:
         unusable = {path: found for path, found in videos.items() if isinstance(found, Rejection)}
         say(check_complete(items, unusable, bad_rows, settings.max_unusable_share))
         jobs, flagged = plan_jobs(groups, videos, root, settings, params.data.seed)
+        say(describe_silent(flagged))
         hidden, shown, not_shown = needle_jobs(stage, cases, params)
         predictions: list[Prediction] = []
         found_needles: list[Prediction] = []
@@ -128,7 +130,7 @@ def evaluate() -> None:
             seed=params.data.seed,
         )
         maps = needle_maps(cases, shown, found_needles, confidence=settings.confidence)
-        numbers = metrics(analysis, num_lost(bad_rows))
+        numbers = metrics(analysis, num_lost(bad_rows), len(flagged))
         numbers["prompts"] = style_names(asked, settings.prompts, subtitles=settings.subtitles)
         numbers["needle"] = needle_metrics(maps, confidence=settings.confidence)
         run_id = report(analysis, maps, numbers, ids, params)

@@ -376,6 +376,9 @@ class PredictionStatus(StrEnum):
     VIDEO_BROKEN = "video_broken"
 
 
+# The model said nothing, because nothing could be put to it.
+NOT_ASKED = (PredictionStatus.VIDEO_MISSING, PredictionStatus.VIDEO_BROKEN, PredictionStatus.TOO_LONG)
+
 Role = Literal["base", "tuned", "champion"]
 
 
@@ -385,6 +388,7 @@ class Prediction(Record):
     item_id: str
     benchmark: str
     video: str
+    video_id: str | None = Field(None, description="sha256 of its file; none = it could not be read")
     duration_group: str
     category: str
     granularity: Granularity | None = None

@@ -106,9 +106,11 @@ def test_what_is_there_and_what_is_not_is_said_before_a_run(tmp_path: Path) -> N
     write_lvb(tmp_path, LVB, LVB | {"id": "abc_1", "candidates": twice}, LVB | {"id": "x", "video_path": "x.mp4"}, LVB)
     (tmp_path / "longvideobench/videos").mkdir()
     (tmp_path / "longvideobench/videos/abc.mp4").touch()
-    write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", [VIDEOMME])
-    (tmp_path / "videomme/data").mkdir()
-    (tmp_path / "videomme/data/AbC-123_xyz00.mp4").touch()
+    silent = VIDEOMME | {"question_id": "002-1", "videoID": "silent"}
+    write_json(tmp_path / "videomme/videomme/test-00000-of-00001.json", [VIDEOMME, silent])
+    for name in ("data/AbC-123_xyz00.mp4", "data/silent.mp4", "subtitle/AbC-123_xyz00.srt"):
+        (tmp_path / "videomme" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "videomme" / name).touch()
     folder = tmp_path / "longvideobench"
     assert describe(*load_benchmarks(tmp_path), tmp_path) == [
         "longvideobench: 3 questions about 2 videos",
@@ -119,7 +121,8 @@ def test_what_is_there_and_what_is_not_is_said_before_a_run(tmp_path: Path) -> N
         f"longvideobench: 1 of 2 videos are not below {folder}, such as videos/x.mp4: 1 questions will count as wrong. "
         "Download them, or the evidence is incomplete",
         f"longvideobench: 1 of 1 subtitle files are not below {folder}, such as subtitles/abc_en.json",
-        "videomme: 1 questions about 1 videos",
+        "videomme: 2 questions about 2 videos",
+        "videomme: 1 of 2 videos have no subtitles, such as data/silent.mp4",
     ]
 
 

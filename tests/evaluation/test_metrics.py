@@ -47,7 +47,13 @@ def test_metrics_are_json_with_names_that_trackers_take_and_count_what_is_incomp
     assert result["mlvu"]["verdict"].startswith("not shown: +50.0 points [")
     expected = dict.fromkeys(PredictionStatus, 0) | {"ok": 1, "video_missing": 1}
     assert result["status"] == {"base": expected, "tuned": expected}
-    assert result["incomplete"] == {"num_items": 1, "num_videos_missing": 1, "num_videos_broken": 0, "num_bad_rows": 0}
+    assert result["incomplete"] == {
+        "num_items": 1,
+        "num_videos_missing": 1,
+        "num_videos_broken": 0,
+        "num_bad_rows": 0,
+        "num_without_subtitles": 0,
+    }
     for name in flatten_metrics(result):
         assert re.fullmatch(r"[\w \-.]+", name)
 
@@ -68,6 +74,10 @@ def test_the_gate_is_told_of_every_item_that_one_model_could_not_be_asked(status
     lost = {"status": PredictionStatus(status), "predicted": None, "option_logprobs": (), **task}
     more = [prediction("c", "base", 0, "x.mp4", **lost), prediction("c", "tuned", 0, "x.mp4", **task)]
     assert evidence(measured(TWO + more)).num_unanswered == 1
+
+
+def test_the_gate_is_told_of_rows_and_subtitles_that_are_of_no_use() -> None:
+    assert evidence(metrics(analyse(TWO, **BOOTSTRAP), num_bad_rows=3, num_without_subtitles=2)).num_unanswered == 5
 
 
 def test_a_tie_is_an_answer_to_the_gate() -> None:

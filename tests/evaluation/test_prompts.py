@@ -2,7 +2,7 @@
 
 import pytest
 
-from tpo.evaluation.prompts import candidates, render, style_name
+from tpo.evaluation.prompts import candidates, render, style_name, style_names
 from tpo.records import Item, Prompt, Task
 
 SAID = ("Good morning.", "Look there!")
@@ -173,3 +173,12 @@ def test_results_name_the_prompt_and_where_it_is_not_quite_what_it_is_called() -
     assert style_name("longvideobench", "lmms_eval", subtitles=True) == (
         "lmms_eval, subtitles before the question instead of between the frames"
     )
+
+
+def test_a_benchmark_without_any_subtitles_is_not_said_to_show_them() -> None:
+    told = item("videomme").model_copy(update={"subtitles": "subtitle/a.srt"})
+    assert style_names([told, item("videomme"), item("mlvu")], "official", subtitles=True) == {
+        "mlvu": "official",
+        "videomme": "official, subtitles",
+    }
+    assert style_names([told], "official", subtitles=False) == {"videomme": "official"}

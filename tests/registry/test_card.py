@@ -28,7 +28,7 @@ SAID = {"verdict": "better: +33.9 points.", "minimum_detectable_gain": 0.05}
 METRICS = {
     "all": NUMBERS | SAID | {"conditions": {"text_only": NUMBERS}},
     "mlvu": NUMBERS,
-    "incomplete": {"num_items": 2, "num_bad_rows": 1},
+    "incomplete": {"num_items": 2, "num_bad_rows": 1, "num_without_subtitles": 4},
     "status": {},
 }
 
@@ -65,6 +65,7 @@ def test_the_card_tells_what_it_is_of_what_it_was_made_and_what_was_measured() -
         "better: +33.9 points.",
         "- num\\_frames: 32\n- dtype: float32",
         "- 3 planned items could not be asked.",
+        "- 4 items were asked without their subtitles, which were of no use.",
         "- data/videos: not stated",
         "- git\\_sha: 1234",
     ):

@@ -255,7 +255,13 @@ COMPARED = {
 METRICS = COMPARED | {
     "champion": COMPARED,
     "status": {"base": {"ok": 600}, "champion": {"ok": 600}},
-    "incomplete": {"num_items": 0, "num_videos_missing": 0, "num_videos_broken": 0, "num_bad_rows": 0},
+    "incomplete": {
+        "num_items": 0,
+        "num_videos_missing": 0,
+        "num_videos_broken": 0,
+        "num_bad_rows": 0,
+        "num_without_subtitles": 0,
+    },
     "needle": {},
     "prompts": {},
 }
@@ -314,7 +320,7 @@ def test_parts_of_the_metrics_that_are_missing_refuse() -> None:
     assert failed(gathered(METRICS | {"mlvu": unsorted})) == {"short_videos_not_worse_than_base"}
 
 
-@pytest.mark.parametrize("lost", [{"num_items": 3}, {"num_bad_rows": 1}])
+@pytest.mark.parametrize("lost", [{"num_items": 3}, {"num_bad_rows": 1}, {"num_without_subtitles": 2}])
 def test_items_without_an_answer_are_evidence_that_is_missing(lost: dict[str, int]) -> None:
     assert failed(gathered(METRICS | {"incomplete": METRICS["incomplete"] | lost})) == {"complete"}
 

@@ -16,10 +16,9 @@ from tpo.evaluation.compatible import compatible_metrics
 from tpo.evaluation.contrasts import Contrast, contrasts
 from tpo.evaluation.free_answers import free_answer_metrics
 from tpo.evaluation.grounding import grounding_metrics
-from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Record, Role, Task
+from tpo.records import NOT_ASKED, Condition, Item, Method, Prediction, PredictionStatus, Record, Role, Task
 
 Comparisons = tuple[Comparison, ...]
-_NOT_ASKED = (PredictionStatus.VIDEO_MISSING, PredictionStatus.VIDEO_BROKEN, PredictionStatus.TOO_LONG)
 CHAMPION_TO_TUNED: tuple[Role, Role] = ("champion", "tuned")
 
 
@@ -125,7 +124,7 @@ def _num_unanswered(predictions: Sequence[Prediction]) -> int:
         {
             one.item_id
             for one in predictions
-            if one.condition is Condition.FULL and one.status in _NOT_ASKED and one.model in BASE_TO_TUNED
+            if one.condition is Condition.FULL and one.status in NOT_ASKED and one.model in BASE_TO_TUNED
         }
     )
 

@@ -12,7 +12,7 @@ from tpo.evaluation.verdict import verdict
 from tpo.records import Condition, Task
 
 
-def metrics(analysis: Analysis, num_bad_rows: int = 0) -> dict[str, Any]:
+def metrics(analysis: Analysis, num_bad_rows: int = 0, num_without_subtitles: int = 0) -> dict[str, Any]:
     """All numbers of a run as nested JSON. Shares and differences of shares, 1 = 100 %; MLflow's names take few signs.
 
     `{"all": {…}, "mlvu": {…}, "champion": {"all": {…}}, "status": {role: {status: n}}, "incomplete": {…}}`; a benchmark
@@ -22,6 +22,7 @@ def metrics(analysis: Analysis, num_bad_rows: int = 0) -> dict[str, Any]:
 
     Args:
         num_bad_rows: rows of the benchmarks that no question could be made of, as it could be of those published.
+        num_without_subtitles: items that were asked without their subtitles, which were of no use.
     """
     result = _compared(analysis.primary, analysis.controls)
     beside = {
@@ -48,6 +49,7 @@ def metrics(analysis: Analysis, num_bad_rows: int = 0) -> dict[str, Any]:
         "num_videos_missing": analysis.num_videos_missing,
         "num_videos_broken": analysis.num_videos_broken,
         "num_bad_rows": num_bad_rows,
+        "num_without_subtitles": num_without_subtitles,
     }
     return result
 

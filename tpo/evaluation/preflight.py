@@ -102,6 +102,18 @@ def describe_left_out(left_out: Sequence[Rejection]) -> list[str]:
     return [f"{benchmark}: {count} questions are not asked: {why}" for (benchmark, why), count in counts.items()]
 
 
+def describe_silent(flagged: Sequence[Rejection]) -> list[str]:
+    """Whose subtitles are there but of no use (`read_lines`), a line for each benchmark."""
+    by_benchmark: dict[str, list[Rejection]] = {}
+    for one in flagged:
+        by_benchmark.setdefault(one.item.split("/")[0], []).append(one)
+    return [
+        f"{benchmark}: {len(own)} questions are asked without their subtitles, and the gate refuses what is "
+        f"incomplete. The first: {own[0].item}: {own[0].detail}"
+        for benchmark, own in by_benchmark.items()
+    ]
+
+
 def num_lost(bad_rows: Sequence[Rejection]) -> int:
     """Rows that could be asked if the files were as published."""
     return sum(row.item not in UNASKABLE for row in bad_rows)

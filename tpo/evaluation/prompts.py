@@ -63,9 +63,10 @@ def style_name(benchmark: str, style: PromptStyle, *, subtitles: bool) -> str:
 
 
 def style_names(items: Sequence[Item], style: PromptStyle, *, subtitles: bool) -> dict[str, str]:
-    """`style_name` of each benchmark among `items`."""
+    """`style_name` of each benchmark among `items`; of one that has no subtitles as of one shown without."""
+    has_any = {item.benchmark for item in items if item.subtitles} if subtitles else set()
     benchmarks = sorted({item.benchmark for item in items})
-    return {benchmark: style_name(benchmark, style, subtitles=subtitles) for benchmark in benchmarks}
+    return {benchmark: style_name(benchmark, style, subtitles=benchmark in has_any) for benchmark in benchmarks}
 
 
 def _listed(item: Item, form: str = "{}. {}") -> str:

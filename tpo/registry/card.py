@@ -120,6 +120,8 @@ def _limits(metrics: Mapping[str, Any]) -> list[str]:
         limits.append(f"A difference of less than {seen:.1f} points could not have been told from none here.")
     if unanswered := lost.get("num_items", 0) + lost.get("num_bad_rows", 0):
         limits.append(f"{unanswered} planned items could not be asked.")
+    if silent := lost.get("num_without_subtitles", 0):
+        limits.append(f"{silent} items were asked without their subtitles, which were of no use.")
     if "text_only" not in everything.get("conditions", {}):
         limits.append("Whether a gain needs the video was not asked.")
     return limits

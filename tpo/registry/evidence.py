@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from tpo.evaluation.intervals import Interval
-from tpo.records import Checked, PredictionStatus, Record
+from tpo.records import NOT_ASKED, Checked, Record
 
 ALL = "all"
 # Duration groups as benchmarks name them (`tpo.evaluation.metrics.metric_name`), each scale from short to long. Groups
@@ -23,7 +23,6 @@ _SCALES = (
     ("under 30s", "30-60s", "over 60s"),
 )
 _NO_GROUPS = {"all", "unknown"}
-_NOT_ASKED = (PredictionStatus.VIDEO_MISSING, PredictionStatus.VIDEO_BROKEN, PredictionStatus.TOO_LONG)
 Facts = Mapping[str, Any]
 
 
@@ -111,7 +110,9 @@ class Evidence(Record):
     champion: Against | None = Field(description="none = no champion was measured")
     registry: Registry | None
     num_unanswered: int | None = Field(
-        ge=0, description="planned items without an answer: bad row, video missing or broken, prompt too long"
+        ge=0,
+        description="planned items not asked as planned: bad row, video missing or broken, subtitles of no use, prompt "
+        "too long",
     )
     validation_passed: bool | None
     validated_pairs: str | None = Field(description="digest of the pairs that the verdict is about")
@@ -249,8 +250,8 @@ def _interval(numbers: Facts, name: str) -> Interval:
 
 def _unanswered(numbers: Facts) -> int:
     of_champion = numbers["status"].get("champion", {})
-    lost: int = numbers["incomplete"]["num_bad_rows"] + numbers["incomplete"]["num_items"]
-    return lost + sum(int(of_champion.get(status.value, 0)) for status in _NOT_ASKED)
+    lost: int = sum(numbers["incomplete"][name] for name in ("num_bad_rows", "num_items", "num_without_subtitles"))
+    return lost + sum(int(of_champion.get(status.value, 0)) for status in NOT_ASKED)
 
 
 def _decontamination(videos: Any, questions: Any, is_validated: bool) -> Decontamination:

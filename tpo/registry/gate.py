@@ -94,7 +94,10 @@ def _complete(evidence: Evidence) -> GateRule:
     if missing is None:
         reason = "it is not known whether every planned item was answered"
     elif missing:
-        reason = f"{missing} planned items have no answer: bad row, video missing or broken, or prompt too long"
+        reason = (
+            f"{missing} items were not asked as planned: bad row, video missing or broken, subtitles of no use, or "
+            "prompt too long"
+        )
     else:
         reason = "every planned item was answered"
     return GateRule(name="complete", passed=missing == 0, value=missing, threshold=0, reason=reason)

@@ -232,7 +232,7 @@ def to_text(summary: Summary) -> str:
         lines += ["", "Accuracy, base → tuned, with intervals", *to_lines(summary.scores, width)]
         lines += [*([f"  {summary.verdict}"] if summary.verdict else []), *to_lines(summary.beside, width)]
     if any(summary.unanswered.values()):
-        lines.append(f"  Unanswered: {counts(unanswered_videos(summary))}")
+        lines.append(f"  Not asked as planned: {counts(unanswered_videos(summary))}")
     lines += ["", summary.decision.summary if summary.decision else "The gate has not decided yet."]
     if summary.promotion:
         lines.append(promotion_text(summary.promotion))

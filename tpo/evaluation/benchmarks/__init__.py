@@ -90,6 +90,9 @@ def _facts(items: list[Item], rejections: list[Rejection], folder: Path) -> list
             f"{len(missing)} of {len(videos)} videos are not below {folder}, such as {min(missing)}: "
             f"{asked} questions will count as wrong. Download them, or the evidence is incomplete"
         )
+    told = {item.video for item in items if item.subtitles}
+    if told and (mute := videos - told):
+        facts.append(f"{len(mute)} of {len(videos)} videos have no subtitles, such as {min(mute)}")
     subtitles = {item.subtitles for item in items if item.subtitles}
     if silent := _absent(folder, subtitles):
         facts.append(f"{len(silent)} of {len(subtitles)} subtitle files are not below {folder}, such as {min(silent)}")
