@@ -132,7 +132,7 @@ def evaluate() -> None:
         maps = needle_maps(cases, shown, found_needles, confidence=settings.confidence)
         numbers = metrics(analysis, num_lost(bad_rows), len(flagged))
         numbers["prompts"] = style_names(asked, settings.prompts, subtitles=settings.subtitles)
-        numbers["needle"] = needle_metrics(maps, confidence=settings.confidence)
+        numbers["needle"] = needle_metrics(cases, maps, confidence=settings.confidence)
         run_id = report(analysis, maps, numbers, ids, params)
         set_aside = bad_rows + not_asked
         stage.publish(

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from tpo.evaluation.intervals import wilson
 from tpo.evaluation.needle import Control, Needle, NeedleCase
 from tpo.evaluation.needle_map import (
     Cell,
@@ -16,10 +17,12 @@ from tpo.evaluation.needle_map import (
     difference_csv,
     difference_map,
     map_csv,
+    needle_maps,
+    needle_metrics,
 )
-from tpo.evaluation.scoring import predict
+from tpo.evaluation.scoring import predict, predict_failure
 from tpo.params import NeedleMode
-from tpo.records import Item, NeedleShown, Prediction, Role, Video, View, ViewKind
+from tpo.records import Item, NeedleShown, Prediction, PredictionStatus, Role, Video, View, ViewKind
 
 VIDEO = Video(
     id="a" * 64, path="clips/a.mp4", size_bytes=1, duration_s=60, fps=10, num_frames=600, width=64, height=64,
@@ -155,6 +158,49 @@ def test_about_nineteen_of_twenty_intervals_hold_the_truth_or_more_where_little_
     assert total == pytest.approx(1)
     assert covered > 0.93
     assert width < 0.85, "of 2, all that is possible"
+
+
+def test_what_could_not_be_asked_is_wrong_and_counted_apart() -> None:
+    status, why = PredictionStatus.TOO_LONG, "4000 tokens"
+    said = [
+        predict_failure(one.item, "base", status, why) if one.item.id == "near-0" else answer
+        for one, answer in zip(CASES, answers(BASE), strict=True)
+    ]
+    found = by_name(cells(CASES, shown(set()), said, confidence=0.95))
+    assert (found["near"].accuracy, found["near"].not_asked) == (0.5, ("near-0",))
+    assert found["far"].not_asked == ()
+
+
+def test_over_all_cells_the_needles_are_what_varies_not_the_depths() -> None:
+    """Twenty needles, each asked about at six depths with the same outcome: worth twenty questions, not 120."""
+    planned = [
+        one.model_copy(update={"item": one.item.model_copy(update={"id": f"{one.item.id} at {depth}"}), "depth": depth})
+        for one in (case(f"needle-{n}", "in_video", 10, 0.0) for n in range(20))
+        for depth in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    ]
+
+    def said(role: Role, first_right: int) -> list[Prediction]:
+        return [
+            predict(one.item, role, (-1, -2) if int(one.needle.item.id.split("-")[1]) < first_right else (-2, -1))
+            for one in planned
+        ]
+
+    maps = needle_maps(planned, [], said("base", 8) + said("tuned", 13), confidence=0.95)
+    found = needle_metrics(planned, maps, confidence=0.95)["in_video"]
+    once = wilson(8 / 20, 20, confidence=0.95)
+    assert found["base"]["accuracy"] == pytest.approx(
+        {"value": 0.4, "low": once.low, "high": once.high, "num_items": 120}, abs=0.01
+    )
+    low, high = _newcombe(8, 5, 0, 20, 0.95)
+    assert found["difference"] == pytest.approx({"value": 0.25, "low": low, "high": high, "num_items": 120}, abs=0.01)
+    assert (found["num_not_sampled"], found["num_not_asked"]) == (0, 0)
+    one = [case for case in planned if case.needle.item.id == "needle-0"]
+    alone = needle_maps(
+        one, [], [p for p in said("base", 0) + said("tuned", 1) if p.item_id.startswith("needle-0 ")], confidence=0.95
+    )
+    assert needle_metrics(one, alone, confidence=0.95)["in_video"]["difference"] == {
+        "value": 1, "low": -1, "high": 1, "num_items": 6,
+    }  # fmt: skip
 
 
 def test_heat_maps_have_a_row_for_each_cell_with_a_depth() -> None:

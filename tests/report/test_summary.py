@@ -34,7 +34,9 @@ def test_needles_are_shown_where_nothing_else_was_measured(finished: Path):
         "difference": {**interval, "num_items": 20},
     }  # fmt: skip
     (finished / "reports/evaluation.json").write_text(json.dumps({"needle": {"in_video": needle}}))
-    assert "  needle in video" in to_text(collect(finished))
+    summary = collect(finished)
+    assert "  needle in video" in to_text(summary)
+    assert [score.asked for score in summary.beside] == ["20 items, 3 not asked"]
 
 
 def test_a_password_in_the_tracking_address_is_not_shown(finished: Path, monkeypatch: pytest.MonkeyPatch):

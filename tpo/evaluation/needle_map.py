@@ -5,7 +5,8 @@
     differences = difference_map(before, after, confidence=0.95)
 
 A cell's interval says how sure its accuracy is with so few questions. It takes questions for independent, which those
-in one haystack are not quite.
+in one haystack are not quite. All cells of a mode together ask about each needle many times, so that there the needles
+are what varies.
 """
 
 import csv
@@ -14,17 +15,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tpo.evaluation.intervals import wilson
+import numpy as np
+
+from tpo.evaluation.intervals import design_effect, share_interval, wilson
 from tpo.evaluation.needle import Control, NeedleCase
 from tpo.params import NeedleMode
-from tpo.records import NeedleShown, Prediction, Record, Role
+from tpo.records import NOT_ASKED, NeedleShown, Prediction, Record, Role
 
 
 class Cell(Record):
     """One model's answers at one depth of one length, or in one of the controls, which have no depth.
 
     `accuracy` is over all questions, its limits are Wilson's. Where the sampler missed the needle the model cannot know
-    the answer: these questions are `not_sampled`, and `accuracy_sampled` leaves them out (none if none is left).
+    the answer: these questions are `not_sampled`, and `accuracy_sampled` leaves them out (none if none is left). What
+    could not be asked, because a video is broken or the prompt is too long, is wrong, and `not_asked`.
     """
 
     mode: NeedleMode
@@ -35,6 +39,7 @@ class Cell(Record):
     items: tuple[str, ...]
     correct: tuple[str, ...]
     not_sampled: tuple[str, ...]
+    not_asked: tuple[str, ...]
     accuracy: float
     low: float
     high: float
@@ -115,6 +120,7 @@ def cells(
                 items=tuple(items),
                 correct=correct,
                 not_sampled=not_sampled,
+                not_asked=tuple(item for item in items if answers[item].status in NOT_ASKED),
                 accuracy=share.value,
                 low=share.low,
                 high=share.high,
@@ -154,7 +160,7 @@ def _difference(before: Cell, after: Cell, confidence: float) -> CellDifference:
     )
 
 
-def _newcombe(both: int, gained: int, lost: int, num_items: int, confidence: float) -> tuple[float, float]:
+def _newcombe(both: float, gained: float, lost: float, num_items: float, confidence: float) -> tuple[float, float]:
     """Limits of a difference of paired shares from the Wilson limits of each (Newcombe 1998, Stat. Med. 17:2635-50,
     method 10). Unlike a bootstrap it also has a width where a handful of questions happened to agree.
     """
@@ -171,39 +177,56 @@ def _newcombe(both: int, gained: int, lost: int, num_items: int, confidence: flo
     return p - q - reach(p - own.low, other.high - q), p - q + reach(own.high - p, q - other.low)
 
 
-def needle_metrics(maps: NeedleMaps, *, confidence: float) -> dict[str, Any]:
-    """Per mode over all cells: each model's accuracy and its controls', how often the sampler missed the needle, and
-    tuned minus base; shares from 0 to 1. Empty if there was no needle test.
+def needle_metrics(cases: Sequence[NeedleCase], maps: NeedleMaps, *, confidence: float) -> dict[str, Any]:
+    """Per mode over all cells: each model's accuracy and its controls', how often the sampler missed the needle or the
+    tuned model could not be asked, and tuned minus base; shares from 0 to 1. Empty if there was no needle test.
+
+    Each needle is asked about in every cell, so questions about one needle count for what they are worth together
+    (`design_effect`).
     """
+    needles = {case.item.id: case.needle.item.id for case in cases}
     result: dict[str, Any] = {}
     for mode in dict.fromkeys(cell.mode for cell in maps.cells):
-        place = result.setdefault(mode, {})
-        for cell in maps.cells:
-            if cell.mode == mode:
-                what = "accuracy" if cell.control is None else cell.control.value
-                counts = place.setdefault(cell.model, {}).setdefault(what, {"right": 0, "num_items": 0})
-                counts["right"] += len(cell.correct)
-                counts["num_items"] += len(cell.items)
-        for role, controls in place.items():
-            place[role] = {what: _flat(counts, confidence) for what, counts in controls.items()}
-        place["num_not_sampled"] = sum(
-            len(cell.not_sampled) for cell in maps.cells if (cell.mode, cell.model) == (mode, "tuned")
-        )
-        own = [one for one in maps.differences if one.mode == mode and one.control is None]
-        num_items, gained, lost = (sum(counts) for counts in zip(*map(_counts, own), strict=True))
-        right = sum(len(c.correct) for c in maps.cells if (c.mode, c.model, c.control) == (mode, "tuned", None))
-        low, high = _newcombe(right - gained, gained, lost, num_items, confidence)
-        place["difference"] = {"value": (gained - lost) / num_items, "low": low, "high": high, "num_items": num_items}
+        own = [cell for cell in maps.cells if cell.mode == mode]
+        of_tuned = [cell for cell in own if cell.model == "tuned" and cell.control is None]
+        right: dict[Role, dict[str, dict[str, float]]] = {}
+        for cell in own:
+            what = "accuracy" if cell.control is None else cell.control.value
+            scores = {item: float(item in cell.correct) for item in cell.items}
+            right.setdefault(cell.model, {}).setdefault(what, {}).update(scores)
+        place: dict[str, Any] = {
+            role: {what: _share(scores, needles, confidence) for what, scores in parts.items()}
+            for role, parts in right.items()
+        }
+        place["num_not_sampled"] = sum(len(cell.not_sampled) for cell in of_tuned)
+        place["num_not_asked"] = sum(len(cell.not_asked) for cell in of_tuned)
+        place["difference"] = _paired(right["base"]["accuracy"], right["tuned"]["accuracy"], needles, confidence)
+        result[mode] = place
     return result
 
 
-def _counts(one: CellDifference) -> tuple[int, int, int]:
-    return one.num_items, len(one.gained), len(one.lost)
+def _share(right: Mapping[str, float], needles: Mapping[str, str], confidence: float) -> dict[str, float]:
+    share = share_interval(np.array(list(right.values())), _clusters(right, needles), confidence=confidence)
+    return {**share.model_dump(), "num_items": len(right)}
 
 
-def _flat(counts: Mapping[str, int], confidence: float) -> dict[str, float]:
-    share = wilson(counts["right"] / counts["num_items"], counts["num_items"], confidence=confidence)
-    return {**share.model_dump(), "num_items": counts["num_items"]}
+def _paired(
+    before: Mapping[str, float], after: Mapping[str, float], needles: Mapping[str, str], confidence: float
+) -> dict[str, float]:
+    """Newcombe's limits at the effective number of questions; of one needle, all that is possible."""
+    change = np.array([after[item] - right for item, right in before.items()])
+    both = sum(after[item] * right for item, right in before.items())
+    effect = design_effect(change, _clusters(before, needles))
+    low, high = -1.0, 1.0
+    if effect is not None:
+        gained, lost = float((change > 0).sum()), float((change < 0).sum())
+        low, high = _newcombe(both / effect, gained / effect, lost / effect, len(change) / effect, confidence)
+    return {"value": float(change.mean()), "low": low, "high": high, "num_items": len(change)}
+
+
+def _clusters(items: Iterable[str], needles: Mapping[str, str]) -> np.ndarray:
+    """The number of each item's needle, int64 [n]."""
+    return np.unique([needles[item] for item in items], return_inverse=True)[1]
 
 
 def map_csv(cells: Iterable[Cell]) -> str:

@@ -109,10 +109,12 @@ def _needle(mode: str, numbers: Mapping[str, Any]) -> Score:
     def estimate(part: Mapping[str, float]) -> Estimate:
         return Estimate(value=part["value"], low=part["low"], high=part["high"])
 
-    missed = numbers["num_not_sampled"]
+    apart = {"not sampled": numbers["num_not_sampled"], "not asked": numbers["num_not_asked"]}
     return Score(
         name=f"needle {mode.replace('_', ' ')}",
-        asked=f"{numbers['difference']['num_items']} items" + (f", {missed} not sampled" if missed else ""),
+        asked=", ".join(
+            [f"{numbers['difference']['num_items']} items", *(f"{n} {what}" for what, n in apart.items() if n)]
+        ),
         base=estimate(numbers["base"]["accuracy"]),
         tuned=estimate(numbers["tuned"]["accuracy"]),
         difference=estimate(numbers["difference"]),
