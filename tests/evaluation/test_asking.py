@@ -4,19 +4,16 @@ from pathlib import Path
 
 import pytest
 from scripted import chat_that
-from tiny import load, save_tiny
 
-from tpo.demo.benchmarks import write_benchmarks
 from tpo.evaluation.asking import Job, left_out, plan, plan_jobs
-from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.free_answers import judged
-from tpo.evaluation.preflight import check_video, group_by_video, video_path
+from tpo.evaluation.preflight import describe_silent, video_path
 from tpo.evaluation.run import Examinee, examine
+from tpo.models import VideoLMM
 from tpo.params import EndpointParams, EvaluateParams
 from tpo.records import Item, Method, PredictionStatus, Reason, Task, Video
 from tpo.replies import ReplyCache
 from tpo.video.decode import VideoFolder
-from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
 PARAMS = EvaluateParams(num_frames=6, prompts="official", confidence=0.95, bootstrap_samples=100)
@@ -24,23 +21,10 @@ JUDGE = EndpointParams(url="http://127.0.0.1:9/v1", model="judge")
 WRITTEN = PARAMS.model_copy(update={"max_new_tokens": 4, "free_answer_judge": JUDGE})
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("benchmarks")
-    write_benchmarks(root, 3, 3, 4, 5, seed=0)
-    return root
-
-
-@pytest.fixture(scope="module")
-def groups(root: Path) -> list[list[Item]]:
-    return group_by_video(load_benchmarks(root)[0])
-
-
-@pytest.fixture(scope="module")
-def videos(root: Path, groups: list[list[Item]]) -> dict[str, Video]:
-    with Prober(root / ".frames") as prober:
-        found = {video_path(group): check_video(root, group, prober) for group in groups}
-    return {path: video for path, video in found.items() if isinstance(video, Video)}
+@pytest.fixture
+def videos(groups: list[list[Item]], videos: list[Video]) -> dict[str, Video]:
+    """By path, as they are looked at."""
+    return dict(zip(map(video_path, groups), videos, strict=True))
 
 
 def span(item: Item) -> Item:
@@ -117,7 +101,9 @@ def test_subtitles_that_say_nothing_are_flagged_and_the_question_is_asked_withou
     finally:
         told.write_bytes(before)
     assert [(one.item, one.reason) for one in flagged] == [(item.id, Reason.SUBTITLES_UNUSABLE) for item in group]
-    assert "is empty" in flagged[0].detail
+    (said,) = describe_silent(flagged)
+    assert f"{group[0].benchmark}: {len(group)} questions are asked without their subtitles" in said
+    assert f"The first: {group[0].id}: {told} is empty" in said
     assert len(job.asks) == len(group)
 
 
@@ -127,7 +113,7 @@ def test_a_video_that_cannot_be_read_has_no_job(root: Path, groups: list[list[It
 
 
 def test_spans_and_free_answers_are_written_read_and_judged(
-    root: Path, groups: list[list[Item]], videos: dict[str, Video], tmp_path: Path
+    root: Path, groups: list[list[Item]], videos: dict[str, Video], model: VideoLMM, tmp_path: Path
 ) -> None:
     item = groups[0][0]
     items, path = [item, span(item), free(item)], video_path(groups[0])
@@ -139,7 +125,6 @@ def test_spans_and_free_answers_are_written_read_and_judged(
         (Task.SPAN, Method.GENERATION),
     ]
     (job,), _ = plan_jobs([items], {path: videos[path]}, root, WRITTEN, 0)
-    model = load(save_tiny("llava_onevision", tmp_path / "model"))
     examinee = Examinee("base", model, ReplyCache(tmp_path / "said.sqlite"), "code")
     ((_, said),) = examine(examinee, VideoFolder(root, root / ".frames"), [job], WRITTEN)
     by_task = {one.task: one for one in said if one.method is Method.GENERATION}
@@ -150,17 +135,17 @@ def test_spans_and_free_answers_are_written_read_and_judged(
     marked = {one.task: one for one in judged(chat, items, said) if one.method is Method.GENERATION}
     assert (marked[Task.OPEN].status, marked[Task.OPEN].score) == (PredictionStatus.OK, 0.75)
     assert marked[Task.SPAN] == by_task[Task.SPAN]
+    assert marked[Task.OPEN].video_id == videos[path].id
 
 
 def test_questions_with_other_instructions_before_the_video_are_asked_about_it_as_well(
-    root: Path, groups: list[list[Item]], videos: dict[str, Video], tmp_path: Path
+    root: Path, groups: list[list[Item]], videos: dict[str, Video], model: VideoLMM, tmp_path: Path
 ) -> None:
     """MLVU's test set has both kinds about one video, each with its own instructions."""
     choice = groups[0][0].model_copy(update={"benchmark": "mlvu_test", "subtitles": None})
     asks = plan([choice, free(choice)], videos[video_path(groups[0])], {}, WRITTEN, (), 0)
     assert len({ask.prompt.system for ask in asks}) == 2
     job = Job("job", video_path(groups[0]), videos[video_path(groups[0])], asks)
-    model = load(save_tiny("llava_onevision", tmp_path / "model"))
     examinee = Examinee("base", model, ReplyCache(tmp_path / "said.sqlite"), "code")
     ((_, said),) = examine(examinee, VideoFolder(root, root / ".frames"), [job], WRITTEN)
     assert [one.task for one in said] == [Task.CHOICE, Task.CHOICE, Task.OPEN]

@@ -57,6 +57,17 @@ def test_the_questions_of_a_video_count_as_one_where_they_go_together() -> None:
     assert result.minimum_detectable_gain == pytest.approx(2 * alone, rel=0.01)
 
 
+def test_the_same_file_in_two_places_is_one_video() -> None:
+    rng = np.random.default_rng(7)
+    base, tuned = (answers(role, rng.random((20, 3)) < 0.5, video_id="once") for role in ("base", "tuned"))
+    result = overall(base, tuned)
+    assert result.num_videos == 1
+    assert (result.difference.low, result.difference.high) == (-1, 1)
+    moved = [one.model_copy(update={"video_id": "other"}) for one in tuned]
+    with pytest.raises(ValueError, match="had another video or gold answer"):
+        overall(base, moved)
+
+
 def test_one_video_says_nothing_about_others() -> None:
     result = overall(answers("base", np.zeros((1, 9), bool)), answers("tuned", np.ones((1, 9), bool)))
     assert (result.difference.value, result.difference.low, result.difference.high) == (1, -1, 1)

@@ -11,11 +11,9 @@ import pytest
 import torch
 from tiny import load, save_tiny
 
-from tpo.demo.benchmarks import write_benchmarks
 from tpo.errors import UserError
 from tpo.evaluation.asking import Job, plan
-from tpo.evaluation.benchmarks import load_benchmarks
-from tpo.evaluation.preflight import check_video, group_by_video, video_path, without_video
+from tpo.evaluation.preflight import check_video, video_path, without_video
 from tpo.evaluation.run import Examinee, examine
 from tpo.models import VideoLMM
 from tpo.params import ControlsParams, EvaluateParams
@@ -26,31 +24,6 @@ from tpo.video.probe import Prober
 
 PARAMS = EvaluateParams(num_frames=6, prompts="official", confidence=0.95, bootstrap_samples=100)
 EVERYTHING = PARAMS.model_copy(update={"max_new_tokens": 4, "controls": ControlsParams()})
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("benchmarks")
-    write_benchmarks(root, 3, 3, 4, 5, seed=0)
-    return root
-
-
-@pytest.fixture(scope="module")
-def groups(root: Path) -> list[list[Item]]:
-    return group_by_video(load_benchmarks(root)[0])
-
-
-@pytest.fixture(scope="module")
-def videos(root: Path, groups: list[list[Item]]) -> list[Video]:
-    with Prober(root / ".frames") as prober:
-        found = [check_video(root, group, prober) for group in groups]
-    assert all(isinstance(video, Video) for video in found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> VideoLMM:
-    return load(save_tiny("qwen2_5_vl", tmp_path_factory.mktemp("tiny") / "model"))
 
 
 @pytest.fixture
@@ -130,6 +103,27 @@ def test_predictions_under_every_condition_are_about_the_item_as_it_stands_in_it
     written = [p for p in predictions if p.method is Method.GENERATION]
     assert len(written) == len(groups[0])
     assert all(p.option_logprobs == () for p in written)
+
+
+def test_options_that_were_not_moved_on_are_not_asked_about_twice(
+    examinee: Examinee, root: Path, groups: list[list[Item]], videos: list[Video], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = forwards(examinee.model, monkeypatch)
+    circular = PARAMS.model_copy(update={"controls": ControlsParams(conditions=(Condition.CIRCULAR,))})
+    found = ask(examinee, root, jobs(groups, videos, circular)[:1], circular)
+    assert calls == [3 * 4], "as the file has them, and moved on by one, two and three places"
+    assert len(found) == 3 * 5
+
+
+def test_predictions_name_the_file_that_was_shown(
+    examinee: Examinee, root: Path, groups: list[list[Item]], videos: list[Video]
+) -> None:
+    long = groups[0][0].model_copy(update={"question": "why " * 5000})
+    asked = jobs([[long], *groups[1:]], videos)
+    found = ask(examinee, root, asked)
+    assert {one.status for one in found} == {PredictionStatus.TOO_LONG, PredictionStatus.OK}
+    shown = {item.id: video.id for group, video in zip(groups, videos, strict=True) for item in group}
+    assert {one.item_id: one.video_id for one in found} == {one.item_id: shown[one.item_id] for one in found}
 
 
 def test_a_question_scores_the_same_alone_as_with_the_others(
@@ -271,8 +265,10 @@ def test_killed_in_the_middle_it_goes_on_and_asks_nothing_twice(
         sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
         from pathlib import Path
         import test_evaluation_run as here
+        from tpo.evaluation.benchmarks import load_benchmarks
+        from tpo.evaluation.preflight import group_by_video
         root = Path({str(root)!r})
-        groups = here.group_by_video(here.load_benchmarks(root)[0])
+        groups = group_by_video(load_benchmarks(root)[0])
         with here.Prober(root / ".frames") as prober:
             videos = [here.check_video(root, group, prober) for group in groups]
         examinee = here.Examinee("base", here.load({checkpoint!r}), here.ReplyCache(Path({said!r})), "code")

@@ -158,15 +158,20 @@ def pair(
         )
     pairs = [(by_item[0][key], by_item[1][key]) for key in sorted(by_item[0])]
     for one, other in pairs:
-        if (one.gold, one.video, one.defective) != (other.gold, other.video, other.defective):
+        if _about(one) != _about(other):
             raise ValueError(f"{one.item_id} had another video or gold answer when the {second} model was asked")
     return pairs
 
 
+def _about(one: Prediction) -> tuple[int | None, str, str | None, bool]:
+    return one.gold, one.video, one.video_id, one.defective
+
+
 def clusters(predictions: Sequence[Prediction]) -> np.ndarray:
-    """The number of each prediction's video, int64 [n]."""
-    videos: dict[tuple[str, str], int] = {}
-    return np.array([videos.setdefault((p.benchmark, p.video), len(videos)) for p in predictions])
+    """The number of each prediction's video, int64 [n]. The same file in two places is one video."""
+    videos: dict[str, int] = {}
+    names = (one.video_id or f"{one.benchmark}/{one.video}" for one in predictions)
+    return np.array([videos.setdefault(name, len(videos)) for name in names])
 
 
 def _cuts(pairs: list[Pair]) -> dict[Cut, list[Pair]]:

@@ -61,7 +61,7 @@ def judged(chat: Chat, items: Sequence[Item], predictions: Sequence[Prediction])
         own = [n for n in waiting if predictions[n].model == role]
         marked = judge_answers(chat, role, [(by_id[predictions[n].item_id], predictions[n].text) for n in own])
         for n, one in zip(own, marked, strict=True):
-            result[n] = one
+            result[n] = one.model_copy(update={"video_id": predictions[n].video_id})
     return result
 
 
@@ -132,7 +132,7 @@ def free_answer_metrics(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """What one model's open answers come to under one condition; `{}` if there are none.
 
     `{"judge": "not comparable with the official judge", "num_items": …, "num_not_judged": …, "total":
-    {"subPlot": …, "summary": …}, "total_judged": {…}, "g_avg_ours": …}`. A total is the mean sum of both marks, 2 to
+    {"sub_scene": …, "summary": …}, "total_judged": {…}, "g_avg_ours": …}`. A total is the mean sum of both marks, 2 to
     10: over all answers, those without marks at the lowest, and over those that have marks. `g_avg_ours` is the mean
     of the totals over all, as MLVU's G-Avg is of the official ones.
     """

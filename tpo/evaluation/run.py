@@ -68,14 +68,16 @@ def examine(
             else:
                 for alike in _by_instructions(asks):
                     failed |= _ask(examinee, frames, alike, params)
-        yield job, [_prediction(examinee, ask, job.video, params, failed) for ask in job.asks]
+        found = [_prediction(examinee, ask, job.video, params, failed) for ask in job.asks]
+        yield job, [one.model_copy(update={"video_id": job.video.id}) for one in found]
 
 
 def _not_yet_said(examinee: Examinee, job: Job, params: EvaluateParams) -> dict[View | None, list[Ask]]:
+    """By view. What is to be said twice, such as of options not moved on, is asked once."""
+    todo = {key: ask for ask in job.asks if examinee.said.get(key := examinee.key(ask, params)) is None}
     by_view: dict[View | None, list[Ask]] = {}
-    for ask in job.asks:
-        if examinee.said.get(examinee.key(ask, params)) is None:
-            by_view.setdefault(ask.view, []).append(ask)
+    for ask in todo.values():
+        by_view.setdefault(ask.view, []).append(ask)
     return by_view
 
 
