@@ -53,6 +53,10 @@ def needle_jobs(
     found = stage.map(show_cases, cases, _name, per_task, params, what="hiding", unit="needles")
     by_id = {case.item.id: case for case in cases}
     shown = of_kind(found, NeedleShown)
+    wanted = {Path(one.path) for one in shown}
+    for spliced in SPLICED.glob("*.mp4"):  # gigabytes that earlier plans asked for
+        if spliced not in wanted:
+            spliced.unlink()
     jobs = [
         plan_needle(case.item, case.haystack or case.needle.clip, one.path, one.view, params.evaluate)
         for one in shown

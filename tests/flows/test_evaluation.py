@@ -88,8 +88,9 @@ def settings_with(url: str) -> Any:
 
 
 def add_benchmarks(root: Path) -> None:
-    """Rows of our own in the layouts of NExT-GQA, Charades-STA and MLVU's summaries; some of them are bad."""
+    """Rows of our own as NExT-GQA, Charades-STA and MLVU's summaries have them, some of them bad; and bad subtitles."""
     film = root / FILM
+    (root / "longvideobench/subtitles/synthetic-000_en.json").write_text("")
     for place in ("nextgqa/videos/1.mp4", "charades_sta/videos/A.mp4", "mlvu/MLVU/video/9_summary/s.mp4"):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(film, root / place)
@@ -142,6 +143,8 @@ def test_what_is_amiss_is_said_before_a_model_is_loaded(output: str) -> None:
     lost = next(line for line in said if line.startswith("evaluate: mlvu: ") and "cannot be asked:" in line)
     assert "2 of 6 questions cannot be asked: 1 bad rows, 1 videos video_missing" in lost
     assert any("charades_sta: 1 of 2 rows are set aside" in line and "not after its start" in line for line in said)
+    silent = next(line for line in said if "longvideobench: 3 questions are asked without their subtitles" in line)
+    assert "synthetic-000_en.json is empty" in silent
 
 
 def test_every_question_is_asked_of_both_models_in_every_way_that_was_planned(predictions: list[Prediction]) -> None:
@@ -174,6 +177,7 @@ def test_a_missing_video_counts_as_wrong_and_a_bad_row_is_set_aside(
         "num_videos_missing": 1,
         "num_videos_broken": 0,
         "num_bad_rows": 2,
+        "num_without_subtitles": 3,
     }
 
 
@@ -228,6 +232,8 @@ def test_run_again_with_another_confidence_it_asks_nothing_again(
     before = read_records(project / "data/evaluation/predictions.jsonl", Prediction)
     num_judged = len(judge[1])
     copy = Path(shutil.copytree(project, tmp_path / "project"))
+    spliced = sorted((copy / ".tpo/needles").glob("*.mp4"))
+    (copy / ".tpo/needles/of-an-earlier-plan.mp4").touch()
     shutil.rmtree(copy / "data/evaluation")
     edit_params(copy, lambda settings: settings["evaluate"].update(confidence=0.9))
     shutil.rmtree(copy / ".tpo/frame_cache")
@@ -235,6 +241,7 @@ def test_run_again_with_another_confidence_it_asks_nothing_again(
     assert read_records(copy / "data/evaluation/predictions.jsonl", Prediction) == before
     assert len(judge[1]) == num_judged
     assert not list((copy / ".tpo/frame_cache").rglob("*.npy")), "no video was decoded"
+    assert sorted((copy / ".tpo/needles").glob("*.mp4")) == spliced, "what no plan asks for is removed"
 
 
 def test_a_benchmark_that_lacks_most_of_its_videos_stops_the_run_until_they_are_there(

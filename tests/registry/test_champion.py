@@ -88,6 +88,9 @@ def test_a_version_is_fetched_once_and_again_if_that_was_cut_short(project: Path
     marker.unlink()
     fetch_champion("fetched", tmp_path)
     assert weights.read_bytes() == (project / "full/model.safetensors").read_bytes()
+    crown("fetched", "2")
+    assert fetch_champion("fetched", tmp_path) is not None
+    assert [folder.name.rsplit("-", 1)[0] for folder in tmp_path.iterdir()] == ["fetched-2"], "no other is kept"
 
 
 def test_an_adapter_on_another_base_is_refused(project: Path, tmp_path: Path) -> None:

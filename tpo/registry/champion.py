@@ -1,6 +1,7 @@
 """The present champion, fetched from the registry to be measured again beside a new candidate."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _champion(name: str) -> Any:
 
 
 def fetch_champion(name: str, folder: Path) -> Champion | None:
-    """Download the champion of a registered model into `folder`, once for each version; none if there is none.
+    """Download the champion of a registered model into `folder`, once; none if there is none. Earlier ones are removed.
 
     Raises:
         UserError: the registry cannot be asked, or it is an adapter whose base model is not here.
@@ -75,6 +76,9 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
         out.mkdir(parents=True, exist_ok=True)
         mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}", dst_path=str(out))
         done.touch()
+    for earlier in folder.iterdir():
+        if earlier != out:
+            shutil.rmtree(earlier)
     flavor = yaml.safe_load((out / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
     checkpoint = out / flavor["artifacts"]["checkpoint"]["path"]
     if base_digest := flavor["config"]["base_digest"]:
