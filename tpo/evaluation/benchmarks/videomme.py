@@ -11,7 +11,16 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from tpo.errors import UserError
-from tpo.evaluation.benchmarks.rows import BadRowError, Loaded, Row, check_count, check_path, check_text, collect
+from tpo.evaluation.benchmarks.rows import (
+    BadRowError,
+    Loaded,
+    Row,
+    check_count,
+    check_path,
+    check_text,
+    collect,
+    find_video,
+)
 from tpo.records import Item
 
 NAME = "videomme"
@@ -50,7 +59,7 @@ def load(folder: Path) -> Loaded:
         return Item(
             id=f"{NAME}/{row.question_id}",
             benchmark=NAME,
-            video=_find_video(folder, row.videoID),
+            video=find_video(folder, *(f"data/{row.videoID}.{ending}" for ending in ("mp4", "MP4", "mkv"))),
             question=question,
             options=options,
             gold=gold,
@@ -70,8 +79,3 @@ def without_letters(options: tuple[str, ...]) -> tuple[str, ...]:
     if not options or len(lettered) < len(options) or not all(lettered):
         return options
     return tuple(option.lstrip()[2:].removeprefix(" ") for option in options)
-
-
-def _find_video(folder: Path, video_id: str) -> str:
-    names = [check_path(f"data/{video_id}.{ending}") for ending in ("mp4", "MP4", "mkv")]
-    return next((name for name in names if (folder / name).is_file()), names[0])
