@@ -30,7 +30,7 @@ def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_wh
 def test_needles_are_shown_where_nothing_else_was_measured(finished: Path):
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     needle = {
-        "num_not_sampled": 0, "base": {"accuracy": interval}, "tuned": {"accuracy": interval},
+        "num_not_sampled": 0, "num_not_asked": 3, "base": {"accuracy": interval}, "tuned": {"accuracy": interval},
         "difference": {**interval, "num_items": 20},
     }  # fmt: skip
     (finished / "reports/evaluation.json").write_text(json.dumps({"needle": {"in_video": needle}}))
