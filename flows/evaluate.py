@@ -52,7 +52,7 @@ from tpo.params import EvaluateParams, ModelParams, Params, load_params
 from tpo.records import Item, Prediction, Rejection, Role
 from tpo.registry.champion import Champion, fetch_champion
 from tpo.registry.tracking import flatten_metrics, log_stage
-from tpo.store import count_reasons, read_manifest, write_atomic
+from tpo.store import count_reasons, digest, read_manifest, write_atomic
 from tpo.video.decode import VideoFolder
 
 CHAMPIONS = JOURNALS / "champions"
@@ -151,6 +151,7 @@ def evaluate() -> None:
             counts={f"flagged: {reason}": n for reason, n in count_reasons([*flagged, *unfit, *not_shown]).items()},
             facts={
                 "mlflow_run_id": run_id,
+                "metrics_digest": digest(REPORTS / "evaluation.json"),  # the gate asks whether that is still the file
                 # Who was champion when it was measured: the gate asks whether it still is.
                 "champion": champion and champion.model_dump(include={"version", "candidate_id"}),
                 **{f"{role}_id": its_id for role, its_id in ids.items()},

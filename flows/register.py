@@ -39,6 +39,7 @@ from tpo.report.page import write_html
 from tpo.store import digest, read_manifest, read_records, write_atomic
 
 VIDEOS_REPORT, QUESTIONS_REPORT = CATALOG / "decontamination.json", QUERIES / "decontamination.json"
+METRICS = REPORTS / "evaluation.json"
 PROJECT = (Path("dvc.lock"), Path("params.yaml"))  # with these and the commit, code and data can be had again
 THE_GATE = "the gate (register stage)"  # who moves the alias where no person does
 
@@ -52,7 +53,7 @@ def read_json(path: Path) -> Any:
 def register_model(params: Params) -> str:
     """Package and register `models/tuned`; a version of the same weights and measurement is not made twice."""
     evaluation, pairs = read_manifest(EVALUATION).facts, read_manifest(PAIRS)
-    name, metrics = params.register_.name, read_json(REPORTS / "evaluation.json")
+    name, metrics = params.register_.name, read_json(METRICS)
     same = {"candidate_id": evaluation["tuned_id"], "evaluate_run_id": evaluation["mlflow_run_id"]}
     for version in versions(name):
         if same.items() <= version.tags.items():
@@ -145,7 +146,8 @@ def ask_gate(params: Params, version: str) -> GateDecision:
         return kept
     reports = (VIDEOS_REPORT, QUESTIONS_REPORT)
     evidence = gather(
-        metrics=read_json(REPORTS / "evaluation.json"),
+        metrics=read_json(METRICS),
+        metrics_digest=digest(METRICS) if METRICS.is_file() else None,
         evaluation=read_manifest(EVALUATION).facts,
         training=read_manifest(TUNED).facts,
         validation=read_manifest(VALIDATION).facts,
@@ -197,8 +199,8 @@ def flow_runs() -> dict[str, str]:
 def as_markdown(decision: GateDecision) -> str:
     """The decision for Prefect's artifact."""
     rows = [
-        f"| {rule.name} | {'yes' if rule.passed else '**no**'} | {rule.value} | {rule.threshold} "
-        f"| {escaped(rule.reason)} |"
+        f"| {rule.name} | {'yes' if rule.passed else '**no**'} | {escaped(str(rule.value))} "
+        f"| {escaped(str(rule.threshold))} | {escaped(rule.reason)} |"
         for rule in decision.rules
     ]
     head = ["| rule | passed | value | threshold | why |", "|---|---|---|---|---|"]

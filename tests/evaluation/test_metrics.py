@@ -25,8 +25,9 @@ def measured(predictions: list[Prediction]) -> dict:
 
 def evidence(numbers: dict) -> Evidence:
     return gather(
-        metrics=numbers, evaluation={"base_id": "a"}, training={}, validation={}, videos_report=None,
-        questions_report=None, reports_digest=None, tuned_id=None, proof=None, registry=None,
+        metrics=numbers, metrics_digest="m", evaluation={"base_id": "a", "metrics_digest": "m"}, training={},
+        validation={}, videos_report=None, questions_report=None, reports_digest=None, tuned_id=None, proof=None,
+        registry=None,
     )  # fmt: skip
 
 
@@ -129,6 +130,17 @@ def test_the_champion_is_compared_under_its_own_name() -> None:
     assert result["champion"]["all"]["accuracy_champion"] == 1
     assert result["status"]["champion"]["ok"] == 2
     assert "champion" not in measured(TWO)
+
+
+def test_the_champion_is_compared_on_all_that_the_base_is_compared_on() -> None:
+    given = {"method": Method.GENERATION, "gold": None, "predicted": None, "option_logprobs": (), "score": 0.3}
+    spans = [one.model_copy(update={"task": Task.SPAN, "benchmark": "charades_sta", **given}) for one in TWO]
+    said = also(TWO, method=Method.GENERATION) + spans
+    champion = [one.model_copy(update={"model": "champion"}) for one in said if one.model == "tuned"]
+    result = measured(said + champion)
+    assert result["champion"]["charades_sta"]["spans"]["score_champion"] == 0.3
+    assert result["champion"]["all"]["generation"]["accuracy_champion"] == 1
+    assert set(result["champion"]) == set(result) - {"champion", "status", "incomplete"}
 
 
 def test_half_of_an_evaluation_is_refused() -> None:

@@ -20,7 +20,7 @@ from tpo.records import Condition, Method, Prediction, PredictionStatus, Rejecti
 from tpo.registry.evidence import gather
 from tpo.registry.gate import decide
 from tpo.report.summary import collect, to_text
-from tpo.store import Manifest, publish, read_manifest, read_records
+from tpo.store import Manifest, digest, publish, read_manifest, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -284,7 +284,8 @@ def test_a_needle_test_by_itself_is_asked_shown_and_no_ground_for_promotion(
     numbers = json.loads((copy / "reports/evaluation.json").read_text())
     assert numbers["needle"] == json.loads((project / "reports/evaluation.json").read_text())["needle"]
     evidence = gather(
-        metrics=numbers, evaluation=read_manifest(copy / "data/evaluation").facts, training={}, validation={},
+        metrics=numbers, metrics_digest=digest(copy / "reports/evaluation.json"),
+        evaluation=read_manifest(copy / "data/evaluation").facts, training={}, validation={},
         videos_report=None, questions_report=None, reports_digest=None, tuned_id=None, proof=None, registry=None,
     )  # fmt: skip
     limits = load_params(copy / "params.yaml").register_

@@ -133,7 +133,12 @@ def make_candidate(folder: Path, seed: int, champion: dict[str, str] | None = No
     (folder / "reports").mkdir(exist_ok=True)
     (folder / "reports/evaluation.json").write_text(json.dumps(numbers))
     candidate = model_id(model.of(tuned))
-    facts = {"base_id": model_id(model), "tuned_id": candidate, "champion": champion}
+    facts = {
+        "base_id": model_id(model),
+        "tuned_id": candidate,
+        "champion": champion,
+        "metrics_digest": digest(folder / "reports/evaluation.json"),
+    }
     evaluated = manifest("evaluate", mlflow_run_id=log_stage("evaluate", "tpo", params={}, metrics={}), **facts)
     publish(folder / "data/evaluation", {"predictions.jsonl": answers}, evaluated)
     return candidate

@@ -76,21 +76,34 @@ def test_the_champion_is_the_model_that_was_registered(project: Path, tmp_path: 
     assert all(bool((value == weights[key]).all()) for key, value in fetched.model.state_dict().items())
 
 
-def test_a_version_is_fetched_once_and_again_if_that_was_cut_short(project: Path, tmp_path: Path) -> None:
+def test_a_version_is_fetched_once_and_again_if_its_files_are_others_by_now(project: Path, tmp_path: Path) -> None:
     crown("fetched", "1")
     champion = fetch_champion("fetched", tmp_path)
     assert champion is not None
     weights = champion.checkpoint / "model.safetensors"
-    weights.write_bytes(b"kept")
+    fetched_at = weights.stat().st_mtime_ns
     fetch_champion("fetched", tmp_path)
-    assert weights.read_bytes() == b"kept", "it was fetched already"
-    (marker,) = tmp_path.glob("fetched-1-*/fetched")
-    marker.unlink()
+    assert weights.stat().st_mtime_ns == fetched_at, "it was fetched already"
+    weights.write_bytes(b"cut short")
     fetch_champion("fetched", tmp_path)
     assert weights.read_bytes() == (project / "full/model.safetensors").read_bytes()
     crown("fetched", "2")
     assert fetch_champion("fetched", tmp_path) is not None
     assert [folder.name.rsplit("-", 1)[0] for folder in tmp_path.iterdir()] == ["fetched-2"], "no other is kept"
+
+
+def test_a_champion_whose_files_in_the_registry_are_others_is_not_measured(project: Path, tmp_path: Path) -> None:
+    """It would be easy to beat if its weights were worse than those that were promoted."""
+    import mlflow
+
+    crown("fetched", "1")
+    digest = mlflow.MlflowClient().get_model_version("fetched", "1").tags["package_digest"]
+    try:
+        mlflow.MlflowClient().set_model_version_tag("fetched", "1", "package_digest", "of something else")
+        with pytest.raises(UserError, match="are not those that were registered"):
+            fetch_champion("fetched", tmp_path)
+    finally:
+        mlflow.MlflowClient().set_model_version_tag("fetched", "1", "package_digest", digest)
 
 
 def test_an_adapter_on_another_base_is_refused(project: Path, tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ def finished(tmp_path: Path) -> Path:
     found = _metrics()
     limits = RegisterParams(name="demo", experiment="demo", min_gain=0.0)
     evidence = gather(
-        metrics=found, evaluation={"base_id": "a", "tuned_id": "b"}, training={}, validation={}, videos_report=None,
-        questions_report=None, reports_digest=None, tuned_id="b", proof=None, registry=None,
+        metrics=found, metrics_digest="m", evaluation={"base_id": "a", "tuned_id": "b", "metrics_digest": "m"},
+        training={}, validation={}, videos_report=None, questions_report=None, reports_digest=None,
+        tuned_id="b", proof=None, registry=None,
     )  # fmt: skip
     decision = decide(evidence, limits, "2026-11-26T12:00:00+00:00")
     (tmp_path / "reports/evaluation.json").write_text(json.dumps(found))

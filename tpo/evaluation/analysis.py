@@ -33,6 +33,7 @@ class Analysis(Record):
     controls: tuple[Contrast, ...]
     champion: Comparisons = Field(description="primary, champion to tuned")
     champion_controls: tuple[Contrast, ...]
+    champion_beside: dict[str, Comparisons] = Field(description="generation, free_answers and spans, champion to tuned")
     elsewhere: dict[str, dict[Role, dict[str, Any]]] = Field(
         description="what others count: `grounding`, `marks` of free answers and `compatible` scores, by benchmark"
     )
@@ -67,17 +68,23 @@ def analyse(
         return tuple(compare(before, after, roles=roles, **resampled)) if before or after else ()
 
     primary = _asked(predictions, Task.CHOICE, Method.LOGPROB)
+    beside = {
+        "generation": _asked(predictions, Task.CHOICE, Method.GENERATION),
+        "free_answers": _asked(predictions, Task.OPEN, Method.GENERATION),
+        "spans": _asked(predictions, Task.SPAN, Method.GENERATION),
+    }
     has_champion = any(one.model == "champion" for one in predictions)
     roles: tuple[Role, ...] = ("base", "tuned", "champion") if has_champion else ("base", "tuned")
     return Analysis(
         primary=compared(primary),
         without_defects=compared([one for one in primary if not one.defective]),
-        generation=compared(_asked(predictions, Task.CHOICE, Method.GENERATION)),
-        free_answers=compared(_asked(predictions, Task.OPEN, Method.GENERATION)),
-        spans=compared(_asked(predictions, Task.SPAN, Method.GENERATION)),
+        generation=compared(beside["generation"]),
+        free_answers=compared(beside["free_answers"]),
+        spans=compared(beside["spans"]),
         controls=tuple(contrasts(predictions, **resampled)),
         champion=compared(primary, CHAMPION_TO_TUNED) if has_champion else (),
         champion_controls=tuple(contrasts(predictions, roles=CHAMPION_TO_TUNED, **resampled)) if has_champion else (),
+        champion_beside={name: compared(chosen, CHAMPION_TO_TUNED) for name, chosen in beside.items() if has_champion},
         elsewhere=_elsewhere(predictions, items, roles, letters=letters),
         status={role: _statuses(primary, role) for role in roles},
         num_unanswered=_num_unanswered(predictions),

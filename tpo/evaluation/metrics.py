@@ -1,7 +1,7 @@
 """An analysis as JSON for the gate, the report and MLflow, and small files that `dvc metrics` and `plots` read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tpo.evaluation.analysis import Analysis
@@ -24,23 +24,19 @@ def metrics(analysis: Analysis, num_bad_rows: int = 0, num_without_subtitles: in
         num_bad_rows: rows of the benchmarks that no question could be made of, as it could be of those published.
         num_without_subtitles: items that were asked without their subtitles, which were of no use.
     """
-    result = _compared(analysis.primary, analysis.controls)
     beside = {
         "without_defects": analysis.without_defects,
         "generation": analysis.generation,
         "free_answers": analysis.free_answers,
         "spans": analysis.spans,
     }
-    for name, comparisons in beside.items():
-        for comparison in comparisons:
-            if comparison.group_by == "overall":
-                result.setdefault(comparison.benchmark, {})[name] = _comparison(comparison)
+    result = _compared(analysis.primary, analysis.controls, beside)
     for name, by_role in analysis.elsewhere.items():
         for role, by_benchmark in by_role.items():
             for benchmark, numbers in by_benchmark.items():
                 result.setdefault(benchmark, {}).setdefault(name, {})[role] = numbers
     if analysis.champion:
-        result["champion"] = _compared(analysis.champion, analysis.champion_controls)
+        result["champion"] = _compared(analysis.champion, analysis.champion_controls, analysis.champion_beside)
     result["status"] = {
         role: {status.value: number for status, number in counts.items()} for role, counts in analysis.status.items()
     }
@@ -88,7 +84,9 @@ def metric_name(text: str) -> str:
     return re.sub(r"[^\w \-]", lambda sign: f"_{ord(sign[0]):x}_", text) or "none"
 
 
-def _compared(comparisons: Sequence[Comparison], controls: Sequence[Contrast]) -> dict[str, Any]:
+def _compared(
+    comparisons: Sequence[Comparison], controls: Sequence[Contrast], beside: Mapping[str, Sequence[Comparison]]
+) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for comparison in comparisons:
         place = result.setdefault(comparison.benchmark, {})
@@ -100,6 +98,10 @@ def _compared(comparisons: Sequence[Comparison], controls: Sequence[Contrast]) -
     for control in controls:
         conditions = result.setdefault(control.benchmark, {}).setdefault("conditions", {})
         conditions[control.condition.value] = _contrast(control)
+    for name, others in beside.items():
+        for comparison in others:
+            if comparison.group_by == "overall":
+                result.setdefault(comparison.benchmark, {})[name] = _comparison(comparison)
     return result
 
 

@@ -237,7 +237,9 @@ class RegisterParams(Section):
     )
     primary: str = Field("all", description="what must be better: `all` items together, or a benchmark's name")
     needed: tuple[str, ...] = Field((), description="benchmarks that must have been measured")
-    min_gain: float = Field(description="the interval's lower bound must lie above this; 0 = better than base")
+    min_gain: float = Field(
+        ge=0, lt=1, description="the interval's lower bound must lie above this; 0 = better than base"
+    )
     max_loss: float = Field(
         0.02, ge=0, le=1, description="no benchmark may be worse by so much at its interval's lower end"
     )

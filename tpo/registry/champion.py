@@ -11,7 +11,8 @@ from tpo.errors import UserError
 from tpo.models.checkpoint import check_base
 from tpo.records import Record, content_id
 from tpo.registry.evidence import Standing
-from tpo.registry.tracking import connect, redact
+from tpo.registry.proof import package_digest
+from tpo.registry.tracking import connect, readable_errors, redact
 
 CHAMPION = "champion"  # the alias
 
@@ -62,7 +63,8 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
     """Download the champion of a registered model into `folder`, once; none if there is none. Earlier ones are removed.
 
     Raises:
-        UserError: the registry cannot be asked, or it is an adapter whose base model is not here.
+        UserError: the registry cannot be asked, its files are not those that were registered, or it is an adapter whose
+            base model is not here.
     """
     import mlflow
 
@@ -71,11 +73,17 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
         return None
     # Another registry, or one that was begun anew, has a version 1 as well.
     out = folder / f"{name}-{found.version}-{content_id(found.source, found.creation_timestamp)}"
-    done = out / "fetched"
-    if not done.is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}", dst_path=str(out))
-        done.touch()
+    registered = found.tags.get("package_digest")
+    if not out.is_dir() or package_digest(out) != registered:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        with readable_errors(f"give the files of the champion, version {found.version} of {name}"):
+            mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}", dst_path=str(out))
+        if package_digest(out) != registered:  # a weaker one would be easy to beat
+            raise UserError(
+                f"The files of the champion, version {found.version} of {name!r}, are not those that were registered, "
+                "so it cannot be measured. `tpo rollback` goes back to the champion before it."
+            )
     for earlier in folder.iterdir():
         if earlier != out:
             shutil.rmtree(earlier)

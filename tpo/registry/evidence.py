@@ -8,7 +8,7 @@ Pure: files are read, models proved and the registry asked by others (`flows/reg
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from tpo.evaluation.intervals import Interval
 from tpo.records import NOT_ASKED, Checked, Record
@@ -125,6 +125,7 @@ class Evidence(Record):
 def gather(
     *,
     metrics: Facts | None,
+    metrics_digest: str | None,
     evaluation: Facts,
     training: Facts,
     validation: Facts,
@@ -139,6 +140,7 @@ def gather(
 
     Args:
         metrics: `reports/evaluation.json` (`tpo.evaluation.metrics.metrics`).
+        metrics_digest: of that file, which the evaluation has noted.
         evaluation: facts of the stage's manifest; so are training and validation.
         videos_report: `data/catalog/decontamination.json`.
         questions_report: `data/queries/decontamination.json`.
@@ -150,11 +152,19 @@ def gather(
     def found(what: str, read: Any) -> Any:
         try:
             return read()
-        except (KeyError, TypeError) as error:
-            missing.append(f"{what} lacks {error}" if isinstance(error, KeyError) else f"there is no {what}")
-            return None
+        except KeyError as error:
+            missing.append(f"{what} lacks {error}")
+        except ValidationError as error:
+            first = error.errors()[0]
+            missing.append(f"{what}: {'.'.join(map(str, first['loc']))} {first['input']!r}: {first['msg']}")
+        except (AttributeError, TypeError):
+            missing.append(f"there is no {what}")
+        return None
 
     numbers = metrics or {}
+    if metrics is not None and (metrics_digest is None or metrics_digest != evaluation.get("metrics_digest")):
+        missing.append("reports/evaluation.json is not what the evaluation wrote: run `dvc repro`")
+        numbers = {}
     base = found("evaluation of base and tuned", lambda: _against(numbers, evaluation["base_id"]))
     champion = None
     if evaluation.get("champion") and "champion" in numbers:
@@ -249,9 +259,10 @@ def _interval(numbers: Facts, name: str) -> Interval:
 
 
 def _unanswered(numbers: Facts) -> int:
-    of_champion = numbers["status"].get("champion", {})
-    lost: int = sum(numbers["incomplete"][name] for name in ("num_bad_rows", "num_items", "num_without_subtitles"))
-    return lost + sum(int(of_champion.get(status.value, 0)) for status in NOT_ASKED)
+    of_champion = numbers["status"]["champion"] if "champion" in numbers else {}
+    lost = sum(numbers["incomplete"][name] for name in ("num_bad_rows", "num_items", "num_without_subtitles"))
+    lost += sum(of_champion.get(status.value, 0) for status in NOT_ASKED)
+    return TypeAdapter(NonNegativeInt).validate_python(lost)
 
 
 def _decontamination(videos: Any, questions: Any, is_validated: bool) -> Decontamination:

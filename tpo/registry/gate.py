@@ -10,7 +10,7 @@ little data refuses. Of small groups and of what stands beside (short videos, re
 merely because a group is small; there a loss must not be *shown*, nor seen beyond the margin. That choice is ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tpo.evaluation.intervals import Interval
 from tpo.params import RegisterParams
@@ -111,10 +111,10 @@ def _needed(evidence: Evidence, params: RegisterParams) -> GateRule:
     elif params.needed:
         reason = f"{', '.join(params.needed)} was measured"
     else:
-        reason = "no benchmark is needed by name"
+        reason = "no benchmark is needed by name" if measured else "no benchmark was measured"
     return GateRule(
         name="needed_benchmarks",
-        passed=not absent,
+        passed=bool(measured) and not absent,
         value=", ".join(sorted(measured)),
         threshold=", ".join(params.needed),
         reason=reason,
@@ -259,12 +259,22 @@ def _champion(evidence: Evidence, params: RegisterParams) -> Iterator[GateRule]:
         return single(
             f"another champion was measured than the present one, version {champion.version}: {MEASURE_AGAIN}"
         )
+    if evidence.base and (unlike := _unlike(evidence.base.gains, evidence.champion.gains)):
+        return single(f"the champion was not asked what the base was, on {', '.join(unlike)}: {MEASURE_AGAIN}")
     return _against("champion", evidence.champion, params)
+
+
+def _unlike(base: Mapping[str, Gain], champion: Mapping[str, Gain]) -> list[str]:
+    """What only one of the two was compared on, or on another number of items or videos."""
+    first, second = (
+        {name: (one.num_items, one.num_videos) for name, one in gains.items()} for gains in (base, champion)
+    )
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 
 def _against(name: str, against: Against | None, params: RegisterParams) -> Iterator[GateRule]:
     yield _better(name, against, params)
-    if against is not None:
+    if against is not None and against.gains:
         yield _none_worse(name, against, params)
         yield _short_videos(name, against, params)
         yield _needs_video(name, against, params)
