@@ -48,14 +48,15 @@ def commit_lock(branch: str, message: str) -> str | None:
 def _commit(branch: str, message: str) -> str | None:
     ref, head = f"refs/heads/{branch}", _git("rev-parse", "HEAD")
     tip = _git("for-each-ref", "--format=%(objectname)", ref)
-    files = _git("ls-files", "--cached", "--others", "--exclude-standard", "--", *_RECORDS).splitlines()
+    # -z: git would quote names that are not ASCII, and not know them again.
+    files = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_RECORDS).split("\0")
     edited = _git("diff", "--name-only", "HEAD", "--", ".", *(f":(exclude){path}" for path in _RECORDS))
     if edited:
         message += "\n\nMade with edits that are in no commit: " + ", ".join(edited.splitlines())
     with TemporaryDirectory() as folder:
         index = str(Path(folder) / "index")
         _git("read-tree", "HEAD", index=index)
-        _git("update-index", "--add", "--remove", "--", *files, index=index)
+        _git("update-index", "--add", "--remove", "--", *filter(None, files), index=index)
         tree = _git("write-tree", index=index)
     parents = _parents(tip, head)
     if tree == _git("rev-parse", f"{parents[0]}^{{tree}}"):

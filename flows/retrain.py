@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -100,13 +101,15 @@ def retrain(*, pull: bool = True, push: bool = True, commit_to: str | None = Non
         if pull:
             get_data()
         _run_stale(ran)
-        if push and _has_remote():
-            push_results()
         registered = any((one.stage, one.outcome) == ("register", "ran") for one in ran)
         decision = _decision() if registered else None
+        if decision and decision.promote:
+            _call_a_person()  # first: a remote that is away is no reason to leave a challenger unseen
+        if push and _has_remote():
+            push_results()
         commit = commit_lock(commit_to, _message(ran, decision)) if commit_to else None
     except UserError as error:
-        _tell_failure(ran, error)
+        create_markdown_artifact(key="tpo-retrain-failed", markdown=failure_told(ran, error))
         return Failed(message=str(error))
     _tell(ran, decision, f"\n\n`dvc.lock` is committed to `{commit_to}` as {commit[:12]}." if commit else "")
     return None
@@ -143,7 +146,9 @@ def _upstream(dot: str) -> dict[str, set[str]]:
 
 def _imports() -> list[str]:
     """The `.dvc` files of data that came from somewhere else (`dvc import`, `dvc import-url`)."""
-    files = output_of(["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.dvc"]).splitlines()
+    # -z: git would quote names that are not ASCII.
+    said = output_of(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.dvc"])
+    files = [file for file in said.split("\0") if Path(file).is_file()]
     return [file for file in files if "deps" in yaml.safe_load(Path(file).read_text(encoding="utf-8"))]
 
 
@@ -186,28 +191,26 @@ def _tell(ran: Sequence[Ran], decision: GateDecision | None, committed: str) -> 
         else "No model was registered; the champion stays."
     )
     create_markdown_artifact(key="tpo-retrain", markdown=f"{_table(ran)}\n\n{told}{committed}")
-    if decision and decision.promote and not _registered()["promoted"]:
-        version = str(_registered()["version"])
+
+
+def _call_a_person() -> None:
+    """If the gate lets a challenger pass and a person is to decide: the deployment `promote` waits for this event."""
+    registered = json.loads((REPORTS / "registry.json").read_text(encoding="utf-8"))
+    if not registered["promoted"]:
+        version = str(registered["version"])
         emit_event(CHALLENGER_WAITS, resource={"prefect.resource.id": "tpo.challenger", "version": version})
 
 
-def _registered() -> dict[str, Any]:
-    registered: dict[str, Any] = json.loads((REPORTS / "registry.json").read_text(encoding="utf-8"))
-    return registered
-
-
-def _tell_failure(ran: Sequence[Ran], error: UserError) -> None:
+def failure_told(ran: Sequence[Ran], error: UserError) -> str:
+    """The artifact of a run that failed, as Markdown."""
     if ran and ran[-1].outcome == "failed":
         what = f"The stage `{ran[-1].stage}` failed, and no later one ran."
     else:
         what = "No stage failed, but what is to be done before or after them."
     if all(one.stage != "register" for one in ran):
         what += " The champion is untouched."
-    create_markdown_artifact(
-        key="tpo-retrain-failed",
-        markdown=f"{what}\n\n```\n{error}\n```\n\nMend that and start it again: it goes on where this run stopped.\n\n"
-        f"{_table(ran)}",
-    )
+    said = indent(str(error), "    ")  # a fence would end at the first one in what a program said
+    return f"{what}\n\n{said}\n\nMend that and start it again: it goes on where this run stopped.\n\n{_table(ran)}"
 
 
 def _table(ran: Sequence[Ran]) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,10 @@ class Service:
     port_setting: str | None = None
 
     def is_run_by(self, process: psutil.Process) -> bool:
-        return tuple(process.cmdline()[1:]) == self.command
+        try:
+            return tuple(process.cmdline()[1:]) == self.command
+        except psutil.Error:  # it ended
+            return False
 
     @property
     def log(self) -> Path:
@@ -134,7 +138,7 @@ def _services(environment: Mapping[str, str]) -> tuple[Service, ...]:
 
 def _environment(running: Iterable[psutil.Process]) -> dict[str, str]:
     """Of all services. Ports are those of what runs already, if anything does."""
-    inherited = next((process.environ() for process in running), dict(os.environ))
+    inherited = next(filter(None, map(_variables, running)), dict(os.environ))
     ports = {
         "PREFECT_SERVER_API_PORT": inherited.get("PREFECT_SERVER_API_PORT", "4200"),
         "MLFLOW_PORT": inherited.get("MLFLOW_PORT", "5000"),
@@ -159,14 +163,16 @@ def _environment(running: Iterable[psutil.Process]) -> dict[str, str]:
 
 def _ours() -> list[psutil.Process]:
     """Every process that a service of this folder is or has started, except this one."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == str(FOLDER.absolute()) and process.pid != os.getpid():
-                found.append(process)
-        except psutil.Error:  # it ended, or is somebody else's
-            continue
-    return found
+    home = str(FOLDER.absolute())
+    return [one for one in psutil.process_iter() if _variables(one).get(MARK) == home and one.pid != os.getpid()]
+
+
+def _variables(process: psutil.Process) -> dict[str, str]:
+    """Its environment; nothing of a process that ended, or is somebody else's."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 def _told(running: list[psutil.Process]) -> str:
@@ -237,7 +243,7 @@ def _end_dead_runs(api: str, pool: str) -> None:
 
     Called while no worker of the pool runs. A run whose process goes on without its worker is left alone.
     """
-    alive = {process.environ().get("PREFECT__FLOW_RUN_ID") for process in _ours()}
+    alive = {_variables(process).get("PREFECT__FLOW_RUN_ID") for process in _ours()}
     unfinished = {"state": {"type": {"any_": _UNFINISHED}}}
     of_pool = {"work_pools": {"name": {"any_": [pool]}}}
     for run in _post(f"{api}/flow_runs/filter", {"flow_runs": unfinished, **of_pool}):
@@ -271,11 +277,12 @@ def _deploy(environment: Mapping[str, str]) -> None:
 
 def _stop(processes: list[psutil.Process]) -> None:
     for process in processes:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
     _, left = psutil.wait_procs(processes, timeout=END_S)
     for process in left:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(left, timeout=END_S)
 
 

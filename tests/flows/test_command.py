@@ -1,4 +1,4 @@
-"""Commands of a flow as real processes: what they say, and that nothing of them is left."""
+"""Commands of a flow as real processes: what they say, how it is told, and that nothing of them is left."""
 
 import os
 import signal
@@ -7,10 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from markdown_it import MarkdownIt
 from processes import processes_of_group
 
 from flows.command import CommandError, run_command
+from flows.register import as_markdown
+from flows.retrain import failure_told
+from flows.services import FOLDER, Service, _environment, _stop
+from tpo.records import GateDecision, GateRule
 
 # A stage with a child, both of which note where they are.
 STAGE = "echo begun; sleep 300 & echo $$ > group; wait"
@@ -55,3 +61,28 @@ run_command(["sh", "-c", {STAGE!r}], print, os.environ)
     while processes_of_group(group):
         assert time.monotonic() < ends_at
         time.sleep(0.05)
+
+
+def test_what_a_program_said_last_ends_no_block_of_code_and_is_no_markup() -> None:
+    error = CommandError(["python", "-m", "flows.ask"], 1, ["```", "<img src=x onerror=y> | **bold**"])
+    shown = MarkdownIt().render(failure_told([], error))
+    assert "&lt;img src=x onerror=y&gt; | **bold**\n</code></pre>" in shown
+    assert shown.count("<pre>") == 1
+
+
+def test_what_people_and_settings_say_to_the_gate_is_no_markup_in_its_table() -> None:
+    evil = "bob: <b>Latin</b> | [x](javascript:y)"
+    rule = GateRule(name="not_rolled_back", passed=False, value=evil, threshold=evil, reason=evil)
+    told = as_markdown(GateDecision(promote=False, rules=(rule,), summary=evil))
+    shown = MarkdownIt().enable("table").render(told)
+    assert shown.count("<td>bob: &lt;b&gt;Latin&lt;/b&gt; | [x](javascript:y)</td>") == 3
+    assert "<b>" not in shown
+
+
+def test_a_process_that_ends_while_services_are_looked_at_is_passed_over() -> None:
+    with subprocess.Popen(["sleep", "300"]) as process:
+        seen = psutil.Process(process.pid)
+        process.kill()
+    assert not Service("prefect", ("-m", "prefect"), "http://127.0.0.1").is_run_by(seen)
+    assert _environment([seen])["TPO_SERVICES"] == str(FOLDER.absolute())
+    _stop([seen])

@@ -30,13 +30,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_dvc_recorded_is_committed_and_nothing_that_somebody_works_on_is_touched(repository: Path) -> None:
     Path("dvc.lock").write_text("new\n")
     Path("videos.dvc").write_text("outs: []\n")
+    Path("vidéos.dvc").write_text("outs: []\n")
     Path("code.py").write_text("two\n")
     git("add", "code.py")
     before = git("status", "--porcelain")
     commit = commit_lock("retrain", "retrain: all ran")
     assert git("status", "--porcelain") == before
     assert git("rev-parse", "retrain") == commit
-    assert git("diff", "--name-only", "main", "retrain").split() == ["dvc.lock", "videos.dvc"]
+    changed = git("diff", "-z", "--name-only", "main", "retrain").split("\0")
+    assert changed == ["dvc.lock", "videos.dvc", "vidéos.dvc", ""]
     assert git("show", "retrain:dvc.lock") == "new"
     assert "Made with edits that are in no commit: code.py" in git("log", "-1", "--format=%b", "retrain")
 
