@@ -132,8 +132,9 @@ def test_what_was_rolled_back_is_known_to_the_gate_until_somebody_brings_it_back
 def test_the_decision_kept_on_the_version_is_what_counts_if_no_other_is_given(project: Path) -> None:
     with pytest.raises(UserError, match="The gate has not decided about version 1"):
         promote("demo", "1", who="alice", reason="why not")
-    challenge("demo", "1", decision("1"))
-    assert kept_decision("demo", "1") == decision("1")
+    said = decision("1").model_copy(update={"summary": "see http://tracker.example", "decided_at": "by me@here"})
+    challenge("demo", "1", said)
+    assert kept_decision("demo", "1") == said
     assert objection("demo", "1") == ""
     promote("demo", "1", who="alice", reason="why not")
     assert aliases() == {"challenger": "1", "champion": "1"}

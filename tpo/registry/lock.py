@@ -57,7 +57,10 @@ def promotion_lock(model: str, who: str) -> Iterator[Lock]:
             )
         _delete(lock.name, holder.get("token"))
         if not _create(lock.name, tags):
-            raise UserError(f"Someone else began to move the aliases of {model!r} at this moment: nothing was done.")
+            raise UserError(
+                f"Someone else began to move the aliases of {model!r} at this moment: nothing was done. Look at "
+                f"`tpo registry` in a minute; if nobody did, delete the registered model {lock.name!r}, which says so."
+            )
     try:
         yield lock
     finally:
@@ -100,7 +103,7 @@ def _delete(name: str, token: str | None) -> None:
 
 
 def _is_dead(holder: dict[str, str]) -> bool:
-    if time.time() - float(holder["since"]) > _STALE_S:
+    if time.time() - float(holder.get("since", 0)) > _STALE_S:
         return True
     if holder["host"] != socket.gethostname():
         return False

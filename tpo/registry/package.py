@@ -166,7 +166,7 @@ def challenge(name: str, version: str, decision: GateDecision) -> None:
         "gate_promote": str(decision.promote).lower(),
         "gate_summary": decision.summary,
         "gate_id": decision.id,
-        DECISION: decision.model_dump_json(),
+        DECISION: decision.model_dump_json(indent=1),  # redacted line by line: an address ends with its line
     }
     with readable_errors(f"make version {version} of {name} the challenger"):
         for key, value in tags.items():

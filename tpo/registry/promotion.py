@@ -133,8 +133,13 @@ def rollback(name: str, *, who: str, reason: str) -> Promotion:
 
 
 def stay(name: str, version: str, reason: str) -> Promotion:
-    """What the aliases are when a version is not promoted."""
-    now = _aliases(name)
+    """What the aliases are when a version is not promoted.
+
+    Raises:
+        UserError: the registry cannot be asked.
+    """
+    with readable_errors(f"tell the aliases of {name}"):
+        now = _aliases(name)
     return Promotion(
         promoted=now.champion == version, version=version, champion=now.champion, previous=now.previous, reason=reason
     )
@@ -149,7 +154,7 @@ def history(name: str) -> list[Movement]:
     with readable_errors(f"give the promotions of {name}"):
         experiment = client.get_experiment_by_name(_experiment(name))
         runs = client.search_runs([experiment.experiment_id], order_by=["start_time DESC"]) if experiment else []
-    return [_movement(run) for run in runs]
+    return [_movement(run) for run in runs if "action" in run.data.tags]  # anyone may log a run there by hand
 
 
 def registry_state(name: str) -> Registry:
@@ -172,7 +177,8 @@ def kept_decision(name: str, version: str) -> GateDecision | None:
         UserError: there is no such version, or its tag was changed into something else.
     """
     connect()
-    return _kept(_tags_of(name, version))
+    with readable_errors(f"find version {version} of {name}"):
+        return _kept(_tags_of(name, version))
 
 
 def objection(name: str, version: str) -> str:
@@ -182,11 +188,12 @@ def objection(name: str, version: str) -> str:
         UserError: there is no such version.
     """
     connect()
-    tags = _tags_of(name, version)
-    before = _aliases(name)
-    if before.champion == version:
-        return f"Version {version} is champion already."
-    return _refusal(version, tags, _kept(tags), _candidate(name, before.champion))
+    with readable_errors(f"find version {version} of {name}"):
+        tags = _tags_of(name, version)
+        before = _aliases(name)
+        if before.champion == version:
+            return f"Version {version} is champion already."
+        return _refusal(version, tags, _kept(tags), _candidate(name, before.champion))
 
 
 def _check_reason(reason: str) -> None:
