@@ -78,6 +78,18 @@ def comes_back(project: Path, clone: Path, environment: dict[str, str]) -> None:
     assert "in sync" in say(clone, environment, "dvc", "status", "--cloud")
 
 
+def set_remote(*projects: Path, **settings: str) -> None:
+    """As `dvc remote add --local -d store` and `dvc remote modify --local` write it, without a process for each."""
+    lines = [
+        "[core]",
+        "    remote = store",
+        "['remote \"store\"']",
+        *(f"    {key} = {settings[key]}" for key in settings),
+    ]
+    for project in projects:
+        (project / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+
+
 def cloned(project: Path, tmp_path: Path, environment: dict[str, str]) -> Path:
     say(tmp_path, environment, "git", "clone", "-q", str(project), "clone")
     return tmp_path / "clone"
@@ -87,8 +99,7 @@ def test_a_fresh_clone_gets_data_and_models_from_a_folder(
     project: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     clone = cloned(project, tmp_path, environment)
-    for folder in (project, clone):
-        say(folder, environment, "dvc", "remote", "add", "--local", "-d", "--force", "store", str(tmp_path / "store"))
+    set_remote(project, clone, url=str(tmp_path / "store"))
     comes_back(project, clone, environment)
 
 
@@ -128,9 +139,7 @@ def test_a_fresh_clone_gets_data_and_models_from_s3_and_the_keys_are_written_now
         "s3", endpoint_url=s3, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
     ).create_bucket(Bucket="videos")
     clone = cloned(project, tmp_path, environment)
-    for folder in (project, clone):
-        say(folder, environment, "dvc", "remote", "add", "--local", "-d", "--force", "store", "s3://videos/dvc")
-        say(folder, environment, "dvc", "remote", "modify", "--local", "store", "endpointurl", s3)
+    set_remote(project, clone, url="s3://videos/dvc", endpointurl=s3)
     comes_back(project, clone, environment | keys)
     for folder in (project, clone, Path(environment["DVC_SITE_CACHE_DIR"])):
         for path in folder.rglob("*"):

@@ -55,12 +55,13 @@ def must_work(stage: str, folder: Path, environment: dict[str, str]) -> str:
     return out
 
 
-def all_must_work(stages: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
-    """One stage after the other in a single process, as the imports take longer than the work."""
+def all_must_work(stages: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
+    """One stage after the other in a single process, as the imports take longer than the work; what they said."""
     one_by_one = "import runpy, sys\nfor stage in sys.argv[1:]: runpy.run_module(f'flows.{stage}', run_name='__main__')"
     command = [sys.executable, "-c", one_by_one, *stages]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import edit_params, finish
+from processes import all_must_work, edit_params, finish
 
 from tpo.demo.build import build_videos
 from tpo.demo.provider import Provider
@@ -63,7 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, planted: dict[str, str], p
     (folder / "data/demo/benchmarks").mkdir(parents=True)
     for command in (["init", "-q"], ["remote", "add", "origin", "https://me:planted-git@127.0.0.1/x.git"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
-    said = "".join(part for stage in ("ingest", "caption", "ask") for part in ran(stage, folder, planted))
+    said = all_must_work(("ingest", "caption", "ask"), folder, planted)
     done = subprocess.run(
         [sys.executable, "-c", RUN], cwd=folder, env=planted, capture_output=True, text=True, check=False
     )
@@ -80,12 +80,6 @@ def by_model(url: str) -> Any:
         settings["demo"] |= {"num_train_videos": 2}
 
     return edit
-
-
-def ran(stage: str, folder: Path, environment: dict[str, str]) -> tuple[str, str]:
-    code, out, err = finish(stage, folder, environment)
-    assert code == 0, err
-    return out, err
 
 
 def leaks(*folders: Path) -> list[tuple[str, bytes]]:
