@@ -170,9 +170,10 @@ def _ours() -> list[psutil.Process]:
 def _variables(process: psutil.Process) -> dict[str, str]:
     """Its environment; nothing of a process that ended, or is somebody else's."""
     try:
-        return process.environ()
+        found: dict[str, str] = process.environ()
     except psutil.Error:
         return {}
+    return found
 
 
 def _told(running: list[psutil.Process]) -> str:
