@@ -179,9 +179,9 @@ def test_curves_are_in_mlflow_while_it_trains_and_whole_after_a_stop(world, tmp_
 
 
 def test_an_mlflow_server_that_is_away_does_not_stop_training(world, tmp_path: Path, monkeypatch, caplog) -> None:
+    mlflow.set_tracking_uri(None)  # first: it clears the environment's too, if an earlier test had set one
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri(None)
     found = train(world, tmp_path, world.params, mlflow_run_id="0" * 32)
     assert caplog.text.count("MLflow takes no curves for now, and gets them later") == 1
     assert len(steps_of(found.history)) == 6

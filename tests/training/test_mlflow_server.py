@@ -48,9 +48,11 @@ def test_a_server_that_is_killed_while_it_trains_and_comes_back_gets_the_whole_c
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    mlflow.set_tracking_uri(
+        None
+    )  # first: what an earlier test set goes before the environment, and this clears that too
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri(None)
     servers = [serve(tmp_path, port)]
     run_id = mlflow.MlflowClient().create_run("0").info.run_id
     usual, steps = VideoDPOTrainer.training_step, []
