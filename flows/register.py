@@ -9,6 +9,7 @@ from typing import Any
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
+from flows.decision import as_markdown
 from flows.stage import (
     CATALOG,
     EVALUATION,
@@ -23,7 +24,6 @@ from flows.stage import (
     stage_flow,
     stage_task,
 )
-from tpo.markdown import escaped
 from tpo.models import model_id
 from tpo.params import Params, load_params
 from tpo.progress import progress
@@ -194,17 +194,6 @@ def flow_runs() -> dict[str, str]:
     """Ids of Prefect's runs: this stage's, and that of the pipeline where one runs it."""
     ids = {"register": runtime.flow_run.id, "whole pipeline": os.environ.get(PIPELINE_ID)}
     return {what: str(run_id) for what, run_id in ids.items() if run_id}
-
-
-def as_markdown(decision: GateDecision) -> str:
-    """The decision for Prefect's artifact."""
-    rows = [
-        f"| {rule.name} | {'yes' if rule.passed else '**no**'} | {escaped(str(rule.value))} "
-        f"| {escaped(str(rule.threshold))} | {escaped(rule.reason)} |"
-        for rule in decision.rules
-    ]
-    head = ["| rule | passed | value | threshold | why |", "|---|---|---|---|---|"]
-    return "\n".join([escaped(decision.summary), "", f"Decision {decision.id}", "", *head, *rows])
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
 from flows.command import CommandError, output_of, run_command
+from flows.decision import as_markdown
 from flows.lock_commit import check_branch, commit_lock
 from flows.stage import PIPELINE_ID, REPORTS, TASK, pipeline_tag, start_own_server
 from tpo.errors import UserError
-from tpo.markdown import escaped
 from tpo.records import GateDecision
 
 DVC = (sys.executable, "-m", "dvc")
@@ -185,11 +185,7 @@ def _decision() -> GateDecision:
 
 
 def _tell(ran: Sequence[Ran], decision: GateDecision | None, committed: str) -> None:
-    told = (
-        f"{escaped(decision.summary)}\n\n{_rules(decision)}"
-        if decision
-        else "No model was registered; the champion stays."
-    )
+    told = as_markdown(decision) if decision else "No model was registered; the champion stays."
     create_markdown_artifact(key="tpo-retrain", markdown=f"{_table(ran)}\n\n{told}{committed}")
 
 
@@ -228,11 +224,6 @@ def _stage_runs() -> dict[str, str]:
         names = {found.id: found.name for found in client.read_flows(flow_run_filter=own)}
         runs = client.read_flow_runs(flow_run_filter=own)
     return {names[run.flow_id]: f"[{run.name}]({url_for('flow-run', run.id)})" for run in runs}
-
-
-def _rules(decision: GateDecision) -> str:
-    rows = [f"| {rule.name} | {'yes' if rule.passed else 'no'} | {escaped(rule.reason)} |" for rule in decision.rules]
-    return "\n".join(["| rule | passed | why |", "|---|---|---|", *rows])
 
 
 def _message(ran: Sequence[Ran], decision: GateDecision | None) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from filelock import FileLock
 from processes import ROOT, all_must_work, edit_params, killed_when, must_work, prefect_server, registry
 
 from tpo.demo.build import build_benchmarks, build_videos
+from tpo.demo.provider import Provider
 from tpo.params import load_params
 
 STAGES = ("ingest", "caption", "ask", "answer", "judge", "mix", "validate", "train", "evaluate", "register")
@@ -37,6 +39,15 @@ def environment(without_server: dict[str, str]) -> Iterator[dict[str, str]]:
     """The same with one Prefect server for all, since its start takes longer than the work of many a stage."""
     with prefect_server(without_server) as url:
         yield without_server | {"PREFECT_API_URL": url}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    """The demo world behind an OpenAI-compatible server on loopback, which keeps what it was asked."""
+    with Provider() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 def make_small(settings: dict[str, Any]) -> None:

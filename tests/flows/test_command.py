@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from processes import processes_of_group
 
 from flows.command import CommandError, run_command
-from flows.register import as_markdown
+from flows.decision import as_markdown
 from flows.retrain import failure_told
 from flows.services import FOLDER, Service, _environment, _stop
 from tpo.records import GateDecision, GateRule

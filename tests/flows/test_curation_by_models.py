@@ -1,8 +1,6 @@
 """Captions, questions and verdicts by models behind HTTP, chosen by params.yaml alone; killed, and followed back."""
 
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,6 @@ from tpo.store import read_manifest, read_records
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ("caption", "ask", "answer", "judge", "mix")
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def by_models(url: str) -> Any:

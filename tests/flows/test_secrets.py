@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +36,6 @@ from tpo.registry.tracking import log_stage
 params = load_params().model_dump(mode="json") | {"by hand": "http://me:planted-param@host/v1?key=planted-query"}
 print(log_stage("train", "tpo", params=params, metrics={}, tags={"data": "s3://me:planted-tag@host/x"}))
 """
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
