@@ -15,8 +15,9 @@ from tpo.errors import UserError
 from tpo.models import load_model
 from tpo.params import ModelParams
 from tpo.records import GateDecision
+from tpo.registry.ask import ask_registered
 from tpo.registry.champion import CHAMPION
-from tpo.registry.package import DECISION, DataInput, challenge, load_registered, register, versions
+from tpo.registry.package import DECISION, DataInput, challenge, register, versions
 from tpo.registry.proof import fetched, package_digest, prove
 from tpo.registry.tracking import log_stage
 
@@ -114,8 +115,14 @@ def _direct_answer(project: Path) -> str:
         return answer_file(model, prober, str(project / "clip.mp4"), QUESTION, num_frames=4, max_new_tokens=5)
 
 
+def test_a_registered_model_is_asked_without_a_server(project: Path):
+    assert ask_registered("models:/demo/1", "clip.mp4", QUESTION) == _direct_answer(project)
+
+
 def test_an_adapter_is_served_on_its_recorded_base_which_is_not_uploaded(project: Path):
-    model = load_registered("models:/demo/2")
+    import mlflow
+
+    model = mlflow.pyfunc.load_model("models:/demo/2")
     config = model.model_config
     assert (config["base"], len(config["base_digest"])) == ("base", 64)
     uploaded = {path.name for path in Path(model._model_impl.context.artifacts["checkpoint"]).iterdir()}
@@ -126,8 +133,10 @@ def test_an_adapter_is_served_on_its_recorded_base_which_is_not_uploaded(project
 
 
 def test_a_video_that_is_missing_or_broken_is_named_with_its_row(project: Path):
+    import mlflow
+
     (project / "broken.mp4").write_bytes(b"not a video")
-    model = load_registered("models:/demo/1")
+    model = mlflow.pyfunc.load_model("models:/demo/1")
     with pytest.raises(UserError, match=r"Row 0: There is no video file 'nowhere\.mp4'"):
         model.predict([{"video": "nowhere.mp4", "question": QUESTION}])
     with pytest.raises(UserError, match=r"Row 1: 'broken\.mp4' cannot be used \(unreadable\)"):
@@ -137,10 +146,12 @@ def test_a_video_that_is_missing_or_broken_is_named_with_its_row(project: Path):
 
 
 def test_an_adapter_on_a_changed_base_is_not_served(project: Path):
+    import mlflow
+
     readme = project / "base" / "README.md"
     readme.write_text("changed")
     with pytest.raises(UserError, match="not the one this adapter was trained on"):
-        load_registered("models:/demo/2")
+        mlflow.pyfunc.load_model("models:/demo/2")
     readme.unlink()
 
 
@@ -209,7 +220,7 @@ def test_what_cannot_be_registered_promoted_or_loaded_is_an_error_that_says_why(
         _register(project / "nothing")
     with pytest.raises(UserError, match="find version 9 of demo"):
         prove("demo", "9")
-    with pytest.raises(UserError, match="could not be loaded"):
-        load_registered("models:/demo@nobody")
+    with pytest.raises(UserError, match="The registry has no models:/demo@nobody"):
+        ask_registered("models:/demo@nobody", "clip.mp4", QUESTION)
     assert len(versions("demo")) == 2
     assert versions("unknown") == []

@@ -194,24 +194,6 @@ def versions(name: str) -> list[RegisteredVersion]:
     ]
 
 
-def load_registered(uri: str) -> Any:
-    """The MLflow pyfunc model behind `models:/NAME@ALIAS`.
-
-    Raises:
-        UserError: there is no such model, version or alias.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    connect()
-    try:
-        return mlflow.pyfunc.load_model(uri)
-    except MlflowException as error:
-        raise UserError(
-            f"{uri} could not be loaded: {redact(error.message)}. `tpo registry` shows what there is."
-        ) from error
-
-
 def _requirements() -> list[str]:
     """Exact versions; a local build label such as `+cpu` is dropped, because no package index knows it."""
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
