@@ -33,6 +33,9 @@ STAGES = {
     "ask": (["data/catalog/videos.jsonl", "data/captions/captions.jsonl"], "data/queries"),
 }
 
+# A stage that may be kept from its work until something else has happened.
+WHEN_LET_GO = "while [ -e hold ]; do sleep 0.1; done; python -m flows.ingest"
+
 
 def git(folder: Path, *arguments: str) -> str:
     who = ["-c", "user.name=A Test", "-c", "user.email=test@example.org"]
@@ -40,8 +43,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def write_stages(folder: Path, **commands: str) -> None:
+    usual = {name: f"python -m flows.{name}" for name in STAGES} | {"ingest": WHEN_LET_GO}
     stages = {
-        name: {"cmd": commands.get(name, f"python -m flows.{name}"), "deps": deps, "params": [name], "outs": [out]}
+        name: {"cmd": (usual | commands)[name], "deps": deps, "params": [name], "outs": [out]}
         for name, (deps, out) in STAGES.items()
     }
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
@@ -141,7 +145,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_videos(folder / "data/demo/videos", demo)
     build_benchmarks(folder / "data/demo/benchmarks", demo)
     write_stages(folder)
-    (folder / ".gitignore").write_text("/data/\n/.tpo/\n/mlflow.db\n/remote/\n/.dvc/tmp\n/.dvc/cache\n/mlartifacts/\n")
+    (folder / "hold").touch()
+    (folder / ".gitignore").write_text(
+        "/hold\n/data/\n/.tpo/\n/mlflow.db\n/remote/\n/.dvc/tmp\n/.dvc/cache\n/mlartifacts/\n"
+    )
     (folder / ".dvc").mkdir()
     shared = (ROOT / ".dvc/config").read_text()
     (folder / ".dvc/config").write_text(
@@ -194,6 +201,7 @@ def killed(site: Site) -> Killed:
         httpx.delete(f"{site.url}/flow_runs/{queued['id']}", timeout=90)
     second = site.start(commit_to="retrain")
     until(lambda: site.run(second)["state_name"] == "AwaitingConcurrencySlot")
+    (site.folder / "hold").unlink()
     until(lambda: num_done("ingest", site.folder))
     for process in (*site.processes("worker start --pool tpo-gpu"), *site.processes("prefect.engine")):
         process.kill()
