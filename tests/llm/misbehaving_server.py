@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tpo.llm.chat import ChatRequest, Failed, Reply
+from tpo.llm.endpoint import Endpoint
+from tpo.params import EndpointParams
+
 # The client honours this header, so that its backoff takes no time in tests.
 SOON = {"retry-after-ms": "1"}
 
@@ -120,3 +124,19 @@ def serving(behave: Callable[[Handler, str, dict[str, Any]], None]) -> Iterator[
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
+
+
+def fails_first(handler: Handler, times: int, how: Any) -> None:
+    """Fail so often, then answer."""
+    handler.say() if len(handler.server.bodies) > times else how(handler)
+
+
+def params(server: Server, **settings: Any) -> EndpointParams:
+    return EndpointParams(**{"url": server.url, "model": "m", "max_retries": 4, "timeout_s": 20} | settings)
+
+
+def asked(server: Server, *texts: str, **settings: Any) -> list[Reply | Failed]:
+    """What becomes of one request for each text."""
+    requests = [(number, ChatRequest("You help.", (text,))) for number, text in enumerate(texts)]
+    found = dict(Endpoint(params(server, **settings)).replies(iter(requests), lambda *_: None))
+    return [found[number] for number in range(len(texts))]
