@@ -14,12 +14,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from pathlib import Path
 from textwrap import indent
+from traceback import format_exc
 from typing import Any
 
-import yaml
+import httpx
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
@@ -29,14 +29,14 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
-from flows.command import CommandError, output_of, run_command
+from flows.command import CommandError, run_command
 from flows.decision import as_markdown
 from flows.lock_commit import check_branch, commit_lock
-from flows.stage import PIPELINE_ID, REPORTS, TASK, pipeline_tag, start_own_server
-from tpo.errors import UserError
+from flows.pipeline import DVC, has_remote, imports, in_the_way, outcome, stale_stages
+from flows.stage import PIPELINE_ID, REPORTS, TASK, call, pipeline_tag, start_own_server
+from tpo.errors import UserError, redact
 from tpo.records import GateDecision
 
-DVC = (sys.executable, "-m", "dvc")
 NETWORK: dict[str, Any] = TASK | {"retries": 2, "retry_delay_seconds": [10, 60]}
 CHALLENGER_WAITS = "tpo.challenger.waits"
 
@@ -51,30 +51,38 @@ class Ran:
 
 
 @task(name="get data", **NETWORK)
-def get_data() -> None:
+def get_data() -> Any:
     """What imports point at by now, and what `dvc.lock` and the `.dvc` files name and this machine lacks."""
-    if imports := _imports():
-        _dvc("update", *imports)
-    if _has_remote():
-        _dvc("pull", "--allow-missing")
+    if imported := imports():
+        _dvc("update", *imported)
+    if has_remote():
+        said: list[str] = []
+        try:
+            _dvc("pull", "--allow-missing", said=said)
+        except CommandError:
+            if advice := in_the_way(said):
+                return Failed(message=advice)  # trying again would not help
+            raise
+    return None
 
 
 @task(name="run stage", task_run_name="{stage}", **TASK)
 def run_stage(stage: str) -> Any:
-    """`dvc repro` of one stage, which is skipped if it has not changed after all."""
+    """`dvc repro` of one stage, which is skipped if it has not changed after all.
+
+    If it fails, its earlier output is what it was: DVC takes away what it has in its cache before a stage runs, so that
+    is brought back. The rest stages replace at once or not at all (`persist` in dvc.yaml).
+    """
     said: list[str] = []
     started_s = time.monotonic()
     try:
         _dvc("repro", "--single-item", stage, said=said)
     except CommandError as error:  # no traceback: what the stage said is in the log already
-        with suppress(CommandError):  # there may have been none
-            _dvc("checkout", stage)  # DVC takes a stage's earlier output away before it runs
+        if any(line.startswith("Running stage") for line in said):
+            with suppress(CommandError):  # there may have been none
+                _dvc("checkout", "--force", stage)  # over what it had written of the new one
         return Failed(message=str(error))
-    if any(line.startswith("Running stage") for line in said):
-        outcome = "ran"
-    else:
-        outcome = "from the cache" if any("is cached" in line for line in said) else "unchanged"
-    return Ran(stage, outcome, time.monotonic() - started_s)
+    return Ran(stage, outcome(said), time.monotonic() - started_s)
 
 
 @task(name="push", **NETWORK)
@@ -99,63 +107,32 @@ def retrain(*, pull: bool = True, push: bool = True, commit_to: str | None = Non
         if commit_to:
             check_branch(commit_to)
         if pull:
-            get_data()
-        _run_stale(ran)
+            call(get_data)
+        for stage in stale_stages():
+            _run(stage, ran)
         registered = any((one.stage, one.outcome) == ("register", "ran") for one in ran)
         decision = _decision() if registered else None
         if decision and decision.promote:
             _call_a_person()  # first: a remote that is away is no reason to leave a challenger unseen
-        if push and _has_remote():
+        if push and has_remote():
             push_results()
         commit = commit_lock(commit_to, _message(ran, decision)) if commit_to else None
-    except UserError as error:
+        _tell(ran, decision, f"\n\n`dvc.lock` is committed to `{commit_to}` as {commit[:12]}." if commit else "")
+    except Exception as error:  # noqa: BLE001 - whatever it is, whoever looks in the morning finds it told
+        if not isinstance(error, UserError):
+            get_run_logger().error("%s", redact(format_exc()))
         create_markdown_artifact(key="tpo-retrain-failed", markdown=failure_told(ran, error))
-        return Failed(message=str(error))
-    _tell(ran, decision, f"\n\n`dvc.lock` is committed to `{commit_to}` as {commit[:12]}." if commit else "")
+        return Failed(message=told_of(error))
     return None
 
 
-def _run_stale(ran: list[Ran]) -> None:
-    """In DVC's order: what is stale now, and what depends on it."""
-    stale = set(json.loads(output_of([*DVC, "status", "--json", "--with-deps", "dvc.yaml"])))
-    if not stale:
-        get_run_logger().info("Nothing is stale.")
-        return
-    upstream = _upstream(output_of([*DVC, "dag", "--dot"]))
-    for stage in TopologicalSorter(upstream).static_order():
-        if stage in stale or upstream[stage] & stale:
-            stale.add(stage)
-            started_s = time.monotonic()
-            state = run_stage(stage, return_state=True)
-            if not state.is_completed():
-                ran.append(Ran(stage, "failed", time.monotonic() - started_s))
-                raise UserError(state.message or f"{stage} failed")
-            ran.append(state.result())
-
-
-def _upstream(dot: str) -> dict[str, set[str]]:
-    """{"b": {"a"}} from DVC's drawing `"a"; "b"; "a" -> "b";`."""
-    upstream: dict[str, set[str]] = {}
-    for line in dot.splitlines():
-        names = line.strip().rstrip(";").split(" -> ")
-        if all(name.startswith('"') for name in names):
-            *before, stage = (name.strip('"') for name in names)
-            upstream.setdefault(stage, set()).update(before)
-    return upstream
-
-
-def _imports() -> list[str]:
-    """The `.dvc` files of data that came from somewhere else (`dvc import`, `dvc import-url`)."""
-    # -z: git would quote names that are not ASCII.
-    said = output_of(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.dvc"])
-    files = [file for file in said.split("\0") if Path(file).is_file()]
-    return [file for file in files if "deps" in yaml.safe_load(Path(file).read_text(encoding="utf-8"))]
-
-
-def _has_remote() -> bool:
-    from dvc.config import Config
-
-    return "remote" in Config.from_cwd()["core"]
+def _run(stage: str, ran: list[Ran]) -> None:
+    started_s = time.monotonic()
+    state = run_stage(stage, return_state=True)
+    if not state.is_completed():
+        ran.append(Ran(stage, "failed", time.monotonic() - started_s))
+        raise UserError(state.message or f"{stage} failed")
+    ran.append(state.result())
 
 
 def _dvc(*arguments: str, said: list[str] | None = None) -> None:
@@ -197,7 +174,7 @@ def _call_a_person() -> None:
         emit_event(CHALLENGER_WAITS, resource={"prefect.resource.id": "tpo.challenger", "version": version})
 
 
-def failure_told(ran: Sequence[Ran], error: UserError) -> str:
+def failure_told(ran: Sequence[Ran], error: Exception) -> str:
     """The artifact of a run that failed, as Markdown."""
     if ran and ran[-1].outcome == "failed":
         what = f"The stage `{ran[-1].stage}` failed, and no later one ran."
@@ -205,24 +182,32 @@ def failure_told(ran: Sequence[Ran], error: UserError) -> str:
         what = "No stage failed, but what is to be done before or after them."
     if all(one.stage != "register" for one in ran):
         what += " The champion is untouched."
-    said = indent(str(error), "    ")  # a fence would end at the first one in what a program said
+    said = indent(told_of(error), "    ")  # a fence would end at the first one in what a program said
     return f"{what}\n\n{said}\n\nMend that and start it again: it goes on where this run stopped.\n\n{_table(ran)}"
+
+
+def told_of(error: Exception) -> str:
+    """An error for people to read; only ours say by themselves what they are about."""
+    return redact(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
 
 def _table(ran: Sequence[Ran]) -> str:
     if not ran:
         return "Nothing ran."
-    runs = _stage_runs()
-    rows = [f"| {one.stage} | {one.outcome} | {one.seconds:.1f} | {runs.get(one.stage, '')} |" for one in ran]
+    links = _stage_runs()
+    rows = [f"| {one.stage} | {one.outcome} | {one.seconds:.1f} | {links.get(one.stage, '')} |" for one in ran]
     return "\n".join(["| stage | | seconds | flow run |", "|---|---|---|---|", *rows])
 
 
 def _stage_runs() -> dict[str, str]:
-    """Links to the flow runs of this run's stages, by the stage."""
+    """Links to the flow runs of this run's stages, by the stage; none if Prefect is too busy to tell."""
     own = FlowRunFilter(tags=FlowRunFilterTags(all_=[pipeline_tag(str(runtime.flow_run.id))]))
-    with get_client(sync_client=True) as client:
-        names = {found.id: found.name for found in client.read_flows(flow_run_filter=own)}
-        runs = client.read_flow_runs(flow_run_filter=own)
+    try:
+        with get_client(sync_client=True) as client:
+            names = {found.id: found.name for found in client.read_flows(flow_run_filter=own)}
+            runs = client.read_flow_runs(flow_run_filter=own)
+    except httpx.HTTPError:
+        return {}
     return {names[run.flow_id]: f"[{run.name}]({url_for('flow-run', run.id)})" for run in runs}
 
 
