@@ -171,10 +171,21 @@ def test_the_demo_world_is_upstream_as_shipped_and_out_of_the_graph_with_own_fol
     assert "demo" not in dry
 
 
+def flags_of(stage: str, kind: str) -> dict[str, dict[str, Any]]:
+    """{"reports/gate.json": {"cache": False}} of outputs with such."""
+    return {path: flags for out in STAGES[stage].get(kind, []) if isinstance(out, dict) for path, flags in out.items()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_output_that_dvc_could_not_bring_back_is_not_removed_before_a_stage_runs(stage: str) -> None:
+    """That each run of the stage replaces it nevertheless is seen where the stages run."""
+    for kind in ("outs", "metrics", "plots"):
+        assert all(flags.get("persist") for flags in flags_of(stage, kind).values() if not flags.get("cache", True))
+
+
 def test_what_reads_or_moves_the_champion_is_run_and_not_restored_when_settings_go_back(tmp_path: Path) -> None:
     for stage in ("evaluate", "register"):
-        settings = [one for out in STAGES[stage]["outs"] if isinstance(out, dict) for one in out.values()]
-        assert {"cache": False} in settings, stage
+        assert any(not flags.get("cache", True) for flags in flags_of(stage, "outs").values()), stage
     wanted = {"evaluate": ["kept", {"left": {"cache": False}}], "restored": ["copy"]}
     stages = {
         name: {"cmd": f"echo x >> {name}.runs; touch kept left copy", "params": ["a"], "outs": outs}

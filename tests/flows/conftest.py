@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from processes import ROOT, all_must_work, edit_params, killed_when, must_work, prefect_server, registry
+from processes import (
+    ROOT,
+    all_must_work,
+    edit_params,
+    killed_when,
+    must_work,
+    prefect_server,
+    put_old_reports,
+    registry,
+)
 
 from tpo.demo.build import build_benchmarks, build_videos
 from tpo.demo.provider import Provider
@@ -98,4 +107,6 @@ def build_project(folder: Path, environment: dict[str, str]) -> None:
     for ready in (lambda: any(folder.glob(packaged)), lambda: bool(registry(folder)[0])):
         with killed_when(ready, "register", folder, environment):
             assert not (folder / "reports/gate.json").exists()
+    reports = put_old_reports("register", folder)
     must_work("register", folder, environment)
+    assert [path for path in reports if path.read_text() == "old"] == []
