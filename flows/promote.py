@@ -42,12 +42,21 @@ def promote_challenger(*, version: str | None = None, hours: float = 72) -> Any:
         form = _form(name, version or _challenger(name))
         # It begins anew when it is answered. What the person saw is what counts, whoever is challenger by then.
         said = suspend_flow_run(wait_for_input=form, timeout=int(hours * 3600), key="approval")
-        if not said.approve:
-            return Completed(message=f"{said.who} left the champion as it was: {said.reason}")
-        done = promote(name, said.version, who=said.who, reason=said.reason)
+        return Completed(message=decided(name, said))
     except UserError as error:
         return Failed(message=str(error))
-    return Completed(message=f"Version {done.champion} of {name} is champion, version {done.previous} was before.")
+
+
+def decided(name: str, said: Approval) -> str:
+    """Do what a person said; what became of the champion.
+
+    Raises:
+        UserError: the version cannot be champion; nothing was moved.
+    """
+    if not said.approve:
+        return f"{said.who} left the champion as it was: {said.reason}"
+    done = promote(name, said.version, who=said.who, reason=said.reason)
+    return f"Version {done.champion} of {name} is champion; before it was {done.previous or 'none'}."
 
 
 def _form(name: str, version: str) -> type[Approval]:

@@ -14,6 +14,7 @@ from processes import processes_of_group
 
 from flows.command import CommandError, run_command
 from flows.decision import as_markdown
+from flows.promote import Approval, decided
 from flows.retrain import failure_told
 from flows.services import FOLDER, Service, _environment, _stop
 from tpo.records import GateDecision, GateRule
@@ -77,6 +78,12 @@ def test_what_people_and_settings_say_to_the_gate_is_no_markup_in_its_table() ->
     shown = MarkdownIt().enable("table").render(told)
     assert shown.count("<td>bob: &lt;b&gt;Latin&lt;/b&gt; | [x](javascript:y)</td>") == 3
     assert "<b>" not in shown
+
+
+def test_a_persons_no_is_told_and_asks_the_registry_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    said = Approval(version="1", who="alice", reason="too short")
+    assert decided("tpo-demo", said) == "alice left the champion as it was: too short"
 
 
 def test_a_process_that_ends_while_services_are_looked_at_is_passed_over() -> None:

@@ -1,12 +1,14 @@
-"""Unattended runs as they are: `make up`'s servers and workers, deployments of prefect.yaml, killed in their middle."""
+"""Unattended runs as they are: `make up`'s servers and workers, deployments of prefect.yaml, killed while training."""
 
+import csv
 import datetime as dt
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,17 @@ import httpx
 import psutil
 import pytest
 import yaml
-from processes import edit_params, free_port, num_done
+from processes import edit_params, free_port
 
 from tpo.demo.build import build_benchmarks, build_videos
 from tpo.params import load_params
-from tpo.records import GateDecision
-from tpo.registry.package import DECISION
+from tpo.records import GateDecision, PreferencePair, Video
+from tpo.registry.package import challenge, register
+from tpo.registry.promotion import Promotion
+from tpo.registry.tracking import log_stage
+from tpo.store import Manifest, publish
+from tpo.video.probe import Prober
+from tpo.video.sample import dense
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -31,7 +38,14 @@ STAGES = {
     "ingest": (["data/demo/videos", "data/demo/benchmarks"], "data/catalog"),
     "caption": (["data/demo/videos", "data/catalog/videos.jsonl"], "data/captions"),
     "ask": (["data/catalog/videos.jsonl", "data/captions/captions.jsonl"], "data/queries"),
+    # After the others, as in dvc.yaml.
+    "train": (["data/catalog/videos.jsonl", "data/queries/queries.jsonl", "data/pairs"], "models/tuned"),
 }
+CHECKPOINTS = ".tpo/train/*/checkpoints/*/*/trainer_state.json"
+NUM_STEPS = 40
+SLOW_TRAINING = {
+    "pairs_per_step": 1, "pairs_per_device": 1, "num_epochs": 4, "save_every_steps": 5, "learning_rate": 1e-6,
+}  # fmt: skip
 
 # A stage that may be kept from its work until something else has happened.
 WHEN_LET_GO = "while [ -e hold ]; do sleep 0.1; done; python -m flows.ingest"
@@ -42,13 +56,39 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def write_stages(folder: Path, **commands: str) -> None:
+def write_stages(folder: Path, more: dict[str, Any] | None = None, **commands: str) -> None:
     usual = {name: f"python -m flows.{name}" for name in STAGES} | {"ingest": WHEN_LET_GO}
     stages = {
         name: {"cmd": (usual | commands)[name], "deps": deps, "params": [name], "outs": [out]}
         for name, (deps, out) in STAGES.items()
     }
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages | (more or {})}, sort_keys=False))
+
+
+def write_pairs(folder: Path) -> None:
+    """What the stages between `ask` and `train` would have left: ten pairs, and a verdict on them."""
+    root = load_params(folder / "params.yaml").data.videos
+    with Prober(folder / ".tpo/frames") as prober:
+        video = prober.probe(folder / root, next(iter(sorted((folder / root).glob("*.mp4")))))
+    assert isinstance(video, Video)
+    view = dense(video, 4)
+    pairs = [
+        PreferencePair(
+            id=f"pair{number}", video_id=video.id, query_id="q", granularity=None, question_type=None,
+            question="What comes first?", view=view, chosen="a red star", rejected=f"{number} blue moons",
+            chosen_tokens=3, rejected_tokens=3, chosen_view=view, rejected_view=view, segment=None, model_id="m",
+            verdicts=(), judge="rule",
+        )
+        for number in range(10)
+    ]  # fmt: skip
+    counts = {"training pairs": len(pairs), "held-out pairs": 0}
+    passing: dict[str, Any] = {"items_in": 10, "items_out": 10, "set_aside": {}, "seconds": 0, "item": "pairs"}
+    publish(
+        folder / "data/pairs",
+        {"pairs.jsonl": pairs, "held_out.jsonl": []},
+        Manifest(stage="mix", counts=counts, **passing),
+    )
+    publish(folder / "data/validation", {}, Manifest(stage="validate", facts={"success": True}, **passing))
 
 
 @dataclass
@@ -92,7 +132,7 @@ class Site:
         return self.runs(id={"any_": [run_id]})[0]
 
     def command(self, command: str, **body: Any) -> Any:
-        """Of Prefect's API, about the deployment."""
+        """Of Prefect's API, about the deployment of retraining."""
         deployment = self.api("deployments/filter", deployments={"name": {"any_": ["retrain"]}})[0]
         return self.api(f"deployments/{deployment['id']}/{command}", **body)
 
@@ -134,20 +174,22 @@ def until(found: Callable[[], Any], timeout_s: float = 120) -> Any:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     folder = tmp_path_factory.mktemp("site")
     for room in ("flows", "tpo"):
         (folder / room).symlink_to(ROOT / room)
     shutil.copy(ROOT / "params.yaml", folder)
-    edit_params(folder, lambda wanted: wanted["demo"].update(num_train_videos=24, num_eval_videos=6, num_needles=2))
-    edit_params(folder, lambda wanted: wanted["runtime"].update(items_per_task=1))
+    edit_params(folder, lambda wanted: wanted["demo"].update(num_train_videos=4, num_eval_videos=6, num_needles=2))
+    edit_params(folder, lambda wanted: wanted["model"].update(base=str(tiny_checkpoint), device="cpu"))
+    edit_params(folder, lambda wanted: wanted["train"].update(SLOW_TRAINING))
     demo = load_params(folder / "params.yaml").demo
     build_videos(folder / "data/demo/videos", demo)
     build_benchmarks(folder / "data/demo/benchmarks", demo)
+    write_pairs(folder)
     write_stages(folder)
     (folder / "hold").touch()
     (folder / ".gitignore").write_text(
-        "/hold\n/data/\n/.tpo/\n/mlflow.db\n/remote/\n/.dvc/tmp\n/.dvc/cache\n/mlartifacts/\n"
+        "/hold\n/data/\n/models/\n/reports/\n/.tpo/\n/mlflow.db\n/remote/\n/.dvc/tmp\n/.dvc/cache\n/mlartifacts/\n"
     )
     (folder / ".dvc").mkdir()
     shared = (ROOT / ".dvc/config").read_text()
@@ -182,14 +224,14 @@ def site(project: Path, without_server: dict[str, str]) -> Iterator[Site]:
 
 @dataclass(frozen=True)
 class Killed:
-    """A run that its schedule started and that was killed with its worker in the middle of a stage.
+    """A run that its schedule started and that was killed with its worker in the middle of training.
 
-    `second` had been started in between, and waited.
+    `second` had been started in between, and waited. `trained` is what the last checkpoint tells of the steps before.
     """
 
     run: dict[str, Any]
     second: str
-    num_done: int
+    trained: list[dict[str, float]]
     told_by_up: str
 
 
@@ -201,17 +243,19 @@ def killed(site: Site) -> Killed:
         httpx.delete(f"{site.url}/flow_runs/{queued['id']}", timeout=90)
     second = site.start(commit_to="retrain")
     until(lambda: site.run(second)["state_name"] == "AwaitingConcurrencySlot")
+    victims = [*site.processes("worker start --pool tpo-gpu"), *site.processes("prefect.engine")]
     (site.folder / "hold").unlink()
-    until(lambda: num_done("ingest", site.folder))
-    for process in (*site.processes("worker start --pool tpo-gpu"), *site.processes("prefect.engine")):
+    until(lambda: any(site.folder.glob(CHECKPOINTS)))
+    for process in victims:
         process.kill()
-    done = num_done("ingest", site.folder)
-    until(lambda: not site.processes("flows.ingest"), 30)
-    assert not (site.folder / "data/catalog").exists(), "the kill came too late to be in the middle"
+    until(lambda: not site.processes("flows.train"), 90)
+    states = [json.loads(path.read_text()) for path in site.folder.glob(CHECKPOINTS)]
+    trained = max(states, key=lambda state: state["global_step"])["log_history"]
+    assert not (site.folder / "models/tuned").exists(), "the kill came too late to be in the middle"
     site.schedule(*NIGHTLY["deployments"][0]["schedules"])
     told = site.services("up")
     site.command("resume_deployment")
-    return Killed(run, second, done, told)
+    return Killed(run, second, [entry for entry in trained if "loss" in entry], told)
 
 
 @pytest.fixture(scope="module")
@@ -228,27 +272,31 @@ def test_a_deployments_schedule_starts_a_run_and_a_second_start_waits(killed: Ki
 def test_what_died_is_started_again_and_told_to_have_crashed(site: Site, killed: Killed) -> None:
     assert "Running already: prefect, mlflow, tpo-cpu." in killed.told_by_up
     assert site.run(killed.run["id"])["state_type"] == "CRASHED"
-    assert all(run["state_type"] == "CRASHED" for run in site.runs(tags={"all_": [f"pipeline:{killed.run['id']}"]}))
+    states = [run["state_type"] for run in site.runs(tags={"all_": [f"pipeline:{killed.run['id']}"]})]
+    assert states == ["COMPLETED"] * 3 + ["CRASHED"]
 
 
-def test_the_run_after_a_kill_goes_on_and_links_the_flow_runs_of_its_stages(
+def test_the_run_after_a_kill_trains_on_from_the_checkpoint_and_links_the_flow_runs_of_its_stages(
     site: Site, killed: Killed, finished: dict[str, Any]
 ) -> None:
     assert finished["state_type"] == "COMPLETED", site.log(finished["id"])
-    assert f"ingest: going on, {killed.num_done} " in site.log(finished["id"])
-    stages = site.runs(tags={"all_": [f"pipeline:{finished['id']}"]})
-    assert [run["state_type"] for run in stages] == ["COMPLETED"] * 3
+    (train,) = site.runs(tags={"all_": [f"pipeline:{finished['id']}"]})
+    assert train["state_type"] == "COMPLETED"
     told = site.artifact(finished["id"], "tpo-retrain")
-    for name, run in zip(STAGES, stages, strict=True):
-        assert f"| {name} | ran | " in told
-        assert f"[{run['name']}](http://127.0.0.1:" in told
+    assert re.search(rf"\| train \| ran \| [\d.]+ \| \[{train['name']}\]\(http://127\.0\.0\.1:", told)
     assert "No model was registered; the champion stays." in told
+    curves = list(csv.DictReader((site.folder / "reports/training/curves.csv").open()))
+    assert [float(row["step"]) for row in curves] == list(range(1, NUM_STEPS + 1))
+    # How fast a step was is never the same twice: those before the kill were not taken again.
+    speeds = [entry["tokens_per_second"] for entry in killed.trained]
+    assert 5 <= len(speeds) < NUM_STEPS
+    assert [float(row["tokens_per_second"]) for row in curves[: len(speeds)]] == pytest.approx(speeds)
 
 
 def test_what_dvc_recorded_is_on_a_branch_and_in_the_remote_and_no_file_or_index_is_touched(
     site: Site, finished: dict[str, Any]
 ) -> None:
-    assert git(site.folder, "log", "--format=%s", "main..retrain") == "retrain: ingest, caption, ask ran\n"
+    assert git(site.folder, "log", "--format=%s", "main..retrain") == "retrain: train ran\n"
     assert git(site.folder, "show", "retrain:dvc.lock") == (site.folder / "dvc.lock").read_text()
     assert git(site.folder, "diff", "--cached", "--name-only") == ""
     assert list((site.folder / "remote").rglob("*.dir"))
@@ -284,30 +332,55 @@ def test_a_stage_that_finds_the_disk_full_leaves_the_champion_and_says_what_to_d
     write_stages(site.folder)
 
 
-def test_a_challenger_waits_for_a_person_without_a_process_and_a_no_moves_nothing(site: Site, killed: Killed) -> None:
+def test_a_cancelled_run_ends_its_stage_with_all_that_runs_and_leaves_the_champion(
+    site: Site, finished: dict[str, Any]
+) -> None:
+    write_stages(site.folder, ask="touch .tpo/asking; sleep 300")
+    run = site.start()
+    until((site.folder / ".tpo/asking").exists)
+    site.api(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    assert site.wait(run)["state_type"] == "CANCELLED"
+    assert site.processes("sleep 300") == []
+    write_stages(site.folder)
+
+
+def test_a_challenger_waits_for_a_person_who_is_asked_before_a_push_that_fails_and_whose_yes_makes_it_champion(
+    site: Site, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(f"http://127.0.0.1:{site.environment['MLFLOW_PORT']}")
-    if not client.search_registered_models("name='tpo-demo'"):
-        client.create_registered_model("tpo-demo")
-    said = GateDecision(promote=True, rules=(), summary="Passed: +5 points.", id="d", candidate_id="one")
-    tags = {"candidate_id": "one", DECISION: said.model_dump_json()}
-    version = client.create_model_version("tpo-demo", "s3://box/model", tags=tags).version
-    client.set_registered_model_alias("tpo-demo", "challenger", version)
+    monkeypatch.chdir(site.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{site.environment['MLFLOW_PORT']}")
+    version = register(
+        Path("models/tuned"), base="base", base_revision=None, name="tpo-demo", metrics={},
+        measured_with={"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}},
+        tags={"candidate_id": "one"}, run_id=log_stage("train", "tpo", params={}, metrics={}),
+        example={"video": str(next(Path("data/demo/videos").glob("*.mp4"))), "question": "What comes first?"},
+    )  # fmt: skip
+    decision = GateDecision(promote=True, rules=(), summary="Passed: +5 points.", id="d", candidate_id="one")
+    challenge("tpo-demo", version, decision)
+    client = mlflow.MlflowClient()
     client.delete_registered_model_alias("tpo-demo", "champion")  # if another test left one, the decision is stale
-    before = client.get_registered_model("tpo-demo").aliases
-    event = {"occurred": dt.datetime.now(dt.UTC).isoformat(), "event": "tpo.challenger.waits", "id": str(uuid.uuid4())}
-    resource = {"prefect.resource.id": "tpo.challenger", "version": version}
-    httpx.post(f"{site.url}/events", json=[event | {"resource": resource, "payload": {}}]).raise_for_status()
+    stays = Promotion(promoted=False, version=version, champion=None, previous=None, reason=decision.summary)
+    Path("gate.json").write_text(decision.model_dump_json())
+    Path("registry.json").write_text(stays.model_dump_json())
+    deps = ["gate.json", "registry.json"]
+    outs = [{f"reports/{name}": {"cache": False}} for name in deps]
+    write_stages(site.folder, {"register": {"cmd": f"cp {' '.join(deps)} reports/", "deps": deps, "outs": outs}})
+    away = Path(".dvc/config.local")
+    away.write_text("['remote \"box\"']\n    url = ../gate.json\n")
+    retraining = site.start(pull=False)
     run = until(lambda: site.runs(state={"type": {"any_": ["PAUSED"]}}))[0]
     assert run["parameters"]["version"] == version
+    until(lambda: "-m dvc push` failed" in site.log(retraining))
+    away.unlink()
     until(lambda: not site.processes(run["id"]))
-    answer = {"version": version, "approve": False, "who": "alice", "reason": "too short"}
+    answer = {"version": version, "approve": True, "who": "alice", "reason": "read twenty answers"}
     site.api(f"flow_runs/{run['id']}/resume", run_input=answer)
     done = site.wait(run["id"])
-    assert done["state_name"] == "Completed"
-    assert done["state"]["message"] == "alice left the champion as it was: too short"
-    assert client.get_registered_model("tpo-demo").aliases == before
+    assert done["state"]["message"] == f"Version {version} of tpo-demo is champion; before it was none."
+    assert client.get_model_version_by_alias("tpo-demo", "champion").version == version
+    assert site.wait(retraining)["state_type"] == "COMPLETED", "it pushes again"
 
 
 def test_down_leaves_no_process(site: Site, finished: dict[str, Any]) -> None:
