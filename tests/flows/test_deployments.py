@@ -69,7 +69,7 @@ def write_pairs(folder: Path) -> None:
     """What the stages between `ask` and `train` would have left: ten pairs, and a verdict on them."""
     root = load_params(folder / "params.yaml").data.videos
     with Prober(folder / ".tpo/frames") as prober:
-        video = prober.probe(folder / root, next(iter(sorted((folder / root).glob("*.mp4")))))
+        video = prober.probe(folder / root, min((folder / root).glob("*.mp4")))
     assert isinstance(video, Video)
     view = dense(video, 4)
     pairs = [
@@ -332,15 +332,14 @@ def test_a_stage_that_finds_the_disk_full_leaves_the_champion_and_says_what_to_d
     write_stages(site.folder)
 
 
-def test_a_cancelled_run_ends_its_stage_with_all_that_runs_and_leaves_the_champion(
-    site: Site, finished: dict[str, Any]
-) -> None:
+def test_a_cancelled_run_ends_its_stage_with_all_that_runs(site: Site, finished: dict[str, Any]) -> None:
+    """That the next run goes on is seen below."""
     write_stages(site.folder, ask="touch .tpo/asking; sleep 300")
     run = site.start()
     until((site.folder / ".tpo/asking").exists)
     site.api(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
     assert site.wait(run)["state_type"] == "CANCELLED"
-    assert site.processes("sleep 300") == []
+    until(lambda: not site.processes("sleep 300"), 30)
     write_stages(site.folder)
 
 
@@ -355,7 +354,7 @@ def test_a_challenger_waits_for_a_person_who_is_asked_before_a_push_that_fails_a
         Path("models/tuned"), base="base", base_revision=None, name="tpo-demo", metrics={},
         measured_with={"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float32"}},
         tags={"candidate_id": "one"}, run_id=log_stage("train", "tpo", params={}, metrics={}),
-        example={"video": str(next(Path("data/demo/videos").glob("*.mp4"))), "question": "What comes first?"},
+        example={"video": str(min(Path("data/demo/videos").glob("*.mp4"))), "question": "What comes first?"},
     )  # fmt: skip
     decision = GateDecision(promote=True, rules=(), summary="Passed: +5 points.", id="d", candidate_id="one")
     challenge("tpo-demo", version, decision)
@@ -373,17 +372,18 @@ def test_a_challenger_waits_for_a_person_who_is_asked_before_a_push_that_fails_a
     run = until(lambda: site.runs(state={"type": {"any_": ["PAUSED"]}}))[0]
     assert run["parameters"]["version"] == version
     until(lambda: "-m dvc push` failed" in site.log(retraining))
-    away.unlink()
     until(lambda: not site.processes(run["id"]))
     answer = {"version": version, "approve": True, "who": "alice", "reason": "read twenty answers"}
     site.api(f"flow_runs/{run['id']}/resume", run_input=answer)
     done = site.wait(run["id"])
     assert done["state"]["message"] == f"Version {version} of tpo-demo is champion; before it was none."
     assert client.get_model_version_by_alias("tpo-demo", "champion").version == version
-    assert site.wait(retraining)["state_type"] == "COMPLETED", "it pushes again"
+    assert "files pushed" not in site.log(retraining)
+    away.unlink()  # it would push now; nobody waits for that
 
 
 def test_down_leaves_no_process(site: Site, finished: dict[str, Any]) -> None:
+    """Not even of a run that is not over, from the test before."""
     assert site.processes("mlflow")
     site.services("down")
     assert site.processes() == []
