@@ -245,7 +245,7 @@ def killed(site: Site) -> Killed:
     until(lambda: site.run(second)["state_name"] == "AwaitingConcurrencySlot")
     victims = [*site.processes("worker start --pool tpo-gpu"), *site.processes("prefect.engine")]
     (site.folder / "hold").unlink()
-    until(lambda: any(site.folder.glob(CHECKPOINTS)))
+    until(lambda: any(site.folder.glob(CHECKPOINTS)), 300)  # three stages come before
     for process in victims:
         process.kill()
     until(lambda: not site.processes("flows.train"), 90)
