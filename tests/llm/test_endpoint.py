@@ -255,11 +255,11 @@ def test_whoever_stops_asking_lets_his_calls_go() -> None:
 
 
 STUCK = """
-import sys
-from pathlib import Path
+import signal, sys
 from tpo.llm.chat import ChatRequest
 from tpo.llm.endpoint import Endpoint
 from tpo.params import EndpointParams
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 endpoint = Endpoint(EndpointParams(url=sys.argv[1], model="m"))
 list(endpoint.replies([(n, ChatRequest("", (str(n),))) for n in range(40)], lambda *_: None))
 """
