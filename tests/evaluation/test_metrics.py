@@ -55,6 +55,7 @@ def test_metrics_are_json_with_names_that_trackers_take_and_count_what_is_incomp
         "num_bad_rows": 0,
         "num_without_subtitles": 0,
     }
+    assert result["intervals"] == {"confidence": 0.95}
     for name in flatten_metrics(result):
         assert re.fullmatch(r"[\w \-.]+", name)
 
@@ -140,7 +141,7 @@ def test_the_champion_is_compared_on_all_that_the_base_is_compared_on() -> None:
     result = measured(said + champion)
     assert result["champion"]["charades_sta"]["spans"]["score_champion"] == 0.3
     assert result["champion"]["all"]["generation"]["accuracy_champion"] == 1
-    assert set(result["champion"]) == set(result) - {"champion", "status", "incomplete"}
+    assert set(result["champion"]) == set(result) - {"champion", "status", "incomplete", "intervals"}
 
 
 def test_half_of_an_evaluation_is_refused() -> None:
@@ -150,7 +151,7 @@ def test_half_of_an_evaluation_is_refused() -> None:
 
 def test_without_predictions_there_is_no_evidence() -> None:
     result = measured([])
-    assert set(result) == {"status", "incomplete"}
+    assert set(result) == {"status", "incomplete", "intervals"}
     assert evidence(result).base is None
 
 

@@ -85,6 +85,19 @@ def test_a_gain_that_needs_the_video_is_told_from_one_that_partly_does(
     assert "not time" not in said
 
 
+def test_of_a_few_items_without_the_video_it_is_not_said_that_the_gain_needs_it() -> None:
+    """Twelve videos, and without seeing them the models are right about others of them."""
+    asked = {role: answers(role, right(share)) for role, share in (("base", 0.5), ("tuned", 0.6))}
+    comparison = compare(asked["base"], asked["tuned"], **BOOTSTRAP)[1]
+    blind = [
+        asked[role][2 * video].model_copy(update={"condition": TEXT_ONLY, "score": float(video % 4 == rest)})
+        for video in range(70, 82)
+        for role, rest in (("base", 0), ("tuned", 1))
+    ]
+    controls = contrasts([*asked["base"], *asked["tuned"], *blind], **BOOTSTRAP)
+    assert "Whether it needs the video is not shown: all of it may be there without (" in verdict(comparison, controls)
+
+
 @pytest.mark.parametrize(
     ("shuffled", "expected"),
     [

@@ -29,6 +29,7 @@ METRICS = {
     "all": NUMBERS | SAID | {"conditions": {"text_only": NUMBERS}},
     "mlvu": NUMBERS,
     "incomplete": {"num_items": 2, "num_bad_rows": 1, "num_without_subtitles": 4},
+    "intervals": {"confidence": 0.95},
     "status": {},
 }
 
@@ -56,6 +57,7 @@ def test_the_card_tells_what_it_is_of_what_it_was_made_and_what_was_measured() -
     for fact in (
         "An adapter on demo/checkpoint, by Temporal Preference Optimization",
         "- 372 training pairs",
+        "intervals (95 %) of differences resample whole videos",
         "- validation: passed",
         "- questions against the benchmarks': not checked",
         "- data/videos (training), DVC abc.dir",

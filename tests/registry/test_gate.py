@@ -47,6 +47,7 @@ GOOD = Evidence(
         benchmarks=("mlvu", "videomme"), num_videos=100, num_by_bytes_alone=0, num_kept=0, num_questions=50,
         num_short_questions=50, is_validated=True,
     ),
+    confidence=0.95,
     proof=Proof(version="2", candidate_id="bb", registered_digest="ff", found_digest="ff", answer="a star"),
     missing=(),
 )  # fmt: skip
@@ -138,6 +139,11 @@ def test_whatever_single_piece_of_evidence_is_missing_it_refuses() -> None:
     assert tried > 15
 
 
+def wide(rest_low: float) -> dict[str, Any]:
+    """A control of so few items that without the video all of the gain, or none, may be there."""
+    return {"gain": {"value": 0, "low": -0.2, "high": 0.2}, "rest": {"value": 0.11, "low": rest_low, "high": 0.3}}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "rules"),
     [
@@ -156,6 +162,11 @@ def test_whatever_single_piece_of_evidence_is_missing_it_refuses() -> None:
         ("champion.short.mlvu under 5min", None, {"short_videos_not_worse_than_champion"}),
         ("base.blind", {}, {"video_needed_to_beat_base"}),
         ("champion.blind", {}, {"video_needed_to_beat_champion"}),
+        # of a few items no gain is shown without the video, and none is ruled out
+        ("base.blind.all", wide(rest_low=-0.1), {"video_needed_to_beat_base"}),
+        ("champion.blind.all", wide(rest_low=0.0), {"video_needed_to_beat_champion"}),
+        ("confidence", None, {"confidence"}),
+        ("confidence", 0.9, {"confidence"}),
         ("base.unreadable.written", {"value": 0.1, "low": 0.05, "high": 0.15}, {"as_readable_as_base"}),
         ("base.unreadable.all", {"value": 0.03, "low": -0.02, "high": 0.08}, {"as_readable_as_base"}),
         ("validation_passed", None, {"validated"}),
@@ -223,6 +234,18 @@ def test_a_gain_that_is_there_without_the_video_is_language_unless_the_rest_is_n
     assert not failed(with_(GOOD, "base.blind.all", partly))
 
 
+def test_why_the_video_is_needed_or_not_shown_to_be_is_said() -> None:
+    def said(blind: Any) -> str:
+        rules = {rule.name: rule for rule in decide(with_(GOOD, "base.blind.all", blind), limits(), NOW).rules}
+        return rules["video_needed_to_beat_base"].reason
+
+    assert "and one of +11.0 points is ruled out (+1.0 points, interval [-2.0, +4.0])" in said(
+        {"gain": BLIND.gain, "rest": {"value": 0.1, "low": -0.01, "high": 0.2}}
+    )
+    assert "what is gone without it is (+11.0 points, interval [+1.0, +30.0])" in said(wide(rest_low=0.01))
+    assert "all of +11.0 points may be there without (+0.0 points, interval [-20.0, +20.0])" in said(wide(rest_low=0))
+
+
 def test_a_small_group_of_short_videos_does_not_refuse_by_its_wide_interval_alone() -> None:
     wide = GAIN.model_copy(update={"difference": 0.0, "low": -0.3, "high": 0.3, "num_items": 6}).model_dump()
     assert not failed(with_(GOOD, "base.short.mlvu under 5min", wide))
@@ -235,8 +258,20 @@ def test_another_primary_is_what_must_be_better() -> None:
     assert failed(GOOD, primary="nextgqa") >= {"measured", "better_than_base"}
 
 
-def test_benchmarks_that_are_needed_must_have_been_measured() -> None:
+def test_what_is_needed_must_have_been_measured_and_spans_are_no_multiple_choice() -> None:
     assert failed(GOOD, needed=("mlvu", "longvideobench")) == {"needed_benchmarks"}
+    spans = with_(FIRST, "base.gains.mlvu spans", GAIN.model_dump())
+    assert not failed(spans, needed=("mlvu", "mlvu spans"))
+    alone = with_(spans, "base.gains", {"all": GAIN, "mlvu spans": GAIN})
+    assert failed(alone, needed=("mlvu",)) == {"needed_benchmarks"}
+    summary = decide(alone, limits(), NOW).summary
+    assert "register.needed asks for mlvu; measured: mlvu spans" in summary
+
+
+def test_a_proof_without_an_answer_cannot_say_that_there_was_one() -> None:
+    for blank in ("", " \n"):
+        with pytest.raises(ValueError, match="should match pattern"):
+            with_(GOOD, "proof.answer", blank)
 
 
 def test_videos_compared_by_bytes_alone_pass_where_a_share_of_them_is_allowed() -> None:
@@ -274,6 +309,7 @@ METRICS = COMPARED | {
         "num_bad_rows": 0,
         "num_without_subtitles": 0,
     },
+    "intervals": {"confidence": 0.95},
     "needle": {},
     "prompts": {},
 }
@@ -345,6 +381,13 @@ def test_numbers_that_are_none_refuse_and_are_named(number: Any) -> None:
     assert any(told.startswith("evaluation of base and tuned: ") for told in found.missing), found.missing
     assert failed(gathered(METRICS | {"incomplete": METRICS["incomplete"] | {"num_bad_rows": number}})) == {"complete"}
     assert failed(gathered(METRICS | {"mlvu": METRICS["mlvu"] | {"duration_group": {"under 5min": number}}}))
+
+
+@pytest.mark.parametrize("said", [{}, {"confidence": None}, {"confidence": 95}, {"confidence": True}, [], None])
+def test_intervals_of_a_confidence_that_is_not_known_refuse(said: Any) -> None:
+    found = gathered(METRICS | {"intervals": said})
+    assert failed(found) == {"confidence"}
+    assert "confidence of the evaluation's intervals" in found.missing[0]
 
 
 def test_parts_of_the_metrics_that_are_missing_refuse() -> None:

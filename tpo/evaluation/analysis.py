@@ -41,6 +41,7 @@ class Analysis(Record):
     num_unanswered: int = Field(description="items of all tasks that the base or the tuned model could not be asked")
     num_videos_missing: int
     num_videos_broken: int
+    confidence: float = Field(description="of all intervals")
 
 
 def analyse(
@@ -90,6 +91,7 @@ def analyse(
         num_unanswered=_num_unanswered(predictions),
         num_videos_missing=_num_videos(predictions, PredictionStatus.VIDEO_MISSING),
         num_videos_broken=_num_videos(predictions, PredictionStatus.VIDEO_BROKEN),
+        confidence=confidence,
     )
 
 

@@ -81,6 +81,19 @@ def mean_interval(
     return Interval(value=value, low=float(low), high=float(high))
 
 
+def needs_what_is_hidden(gain: float, blind: Interval, rest: Interval) -> bool:
+    """Whether a gain that was found with everything to see needs what a control hides.
+
+    It does if the part that is gone with it is shown, or if no gain is shown without it and the whole gain is ruled
+    out there. That no gain is shown is not enough: of a few items it never is.
+
+    Args:
+        blind: the gain without what is hidden.
+        rest: the part of the gain that is gone then.
+    """
+    return rest.low > 0 or (blind.low <= 0 and blind.high < gain)
+
+
 def clustered_error(values: np.ndarray, clusters: np.ndarray) -> float | None:
     """Standard error of the mean of `values`, float [n], when whole clusters are drawn; of one cluster it is not known.
 

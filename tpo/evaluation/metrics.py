@@ -15,10 +15,11 @@ from tpo.records import Condition, Task
 def metrics(analysis: Analysis, num_bad_rows: int = 0, num_without_subtitles: int = 0) -> dict[str, Any]:
     """All numbers of a run as nested JSON. Shares and differences of shares, 1 = 100 %; MLflow's names take few signs.
 
-    `{"all": {…}, "mlvu": {…}, "champion": {"all": {…}}, "status": {role: {status: n}}, "incomplete": {…}}`; a benchmark
-    has the primary comparison's numbers and `verdict`, the breakdowns `duration_group`, `category` and `granularity`
-    by group, and beside them, where asked: `without_defects`, `generation`, `free_answers`, `spans`, and `conditions`
-    by control, `grounding`, `marks` (of free answers) and `compatible` by role.
+    `{"all": {…}, "mlvu": {…}, "champion": {"all": {…}}, "status": {role: {status: n}}, "incomplete": {…},
+    "intervals": {"confidence": 0.95}}`; a benchmark has the primary comparison's numbers and `verdict`, the breakdowns
+    `duration_group`, `category` and `granularity` by group, and beside them, where asked: `without_defects`,
+    `generation`, `free_answers`, `spans`, and `conditions` by control, `grounding`, `marks` (of free answers) and
+    `compatible` by role.
 
     Args:
         num_bad_rows: rows of the benchmarks that no question could be made of, as it could be of those published.
@@ -47,6 +48,7 @@ def metrics(analysis: Analysis, num_bad_rows: int = 0, num_without_subtitles: in
         "num_bad_rows": num_bad_rows,
         "num_without_subtitles": num_without_subtitles,
     }
+    result["intervals"] = {"confidence": analysis.confidence}
     return result
 
 

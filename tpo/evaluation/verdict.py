@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tpo.evaluation.comparison import Comparison
 from tpo.evaluation.contrasts import Contrast
-from tpo.evaluation.intervals import Interval
+from tpo.evaluation.intervals import Interval, needs_what_is_hidden
 from tpo.records import Condition
 
 
@@ -28,7 +28,8 @@ def verdict(comparison: Comparison, controls: Sequence[Contrast] = ()) -> str:
     }
     sentences = [_outcome(comparison)]
     if is_better(comparison):
-        sentences += [_language(own.get(Condition.TEXT_ONLY)), _time(own.get(Condition.SHUFFLED))]
+        language = _language(comparison.difference.value, own.get(Condition.TEXT_ONLY))
+        sentences += [language, _time(own.get(Condition.SHUFFLED))]
     return " ".join(sentences)
 
 
@@ -57,16 +58,18 @@ def _outcome(comparison: Comparison) -> str:
     return f"not shown: {figures}."
 
 
-def _language(control: Contrast | None) -> str:
+def _language(gain: float, control: Contrast | None) -> str:
     if control is None:
         return "Whether it needs the video was not asked (text_only)."
-    blind = _points(control.difference)
-    if control.difference.low <= 0:
-        return f"Without the video no gain is shown ({blind})."
-    if control.drop_difference.low > 0:
-        rest = _points(control.drop_difference)
+    blind, rest = _points(control.difference), _points(control.drop_difference)
+    needs_video = needs_what_is_hidden(gain, control.difference, control.drop_difference)
+    if control.difference.low > 0 and needs_video:
         return f"Part of the gain shows without the video as well ({blind}) and is language; the rest is not ({rest})."
-    return f"The gain shows without the video as well ({blind}): it is language, not time."
+    if control.difference.low > 0:
+        return f"The gain shows without the video as well ({blind}): it is language, not time."
+    if needs_video:
+        return f"Without the video no gain is shown ({blind})."
+    return f"Whether it needs the video is not shown: all of it may be there without ({blind})."
 
 
 def _time(control: Contrast | None) -> str:

@@ -236,7 +236,11 @@ class RegisterParams(Section):
         "gate", description="who moves `champion` when the gate allows it: the register stage, or `tpo promote`"
     )
     primary: str = Field("all", description="what must be better: `all` items together, or a benchmark's name")
-    needed: tuple[str, ...] = Field((), description="benchmarks that must have been measured")
+    needed: tuple[str, ...] = Field(
+        (),
+        description="what must have been measured: `NAME` = a benchmark's multiple choice, `NAME spans`, "
+        "`NAME free_answers`",
+    )
     min_gain: float = Field(
         ge=0, lt=1, description="the interval's lower bound must lie above this; 0 = better than base"
     )

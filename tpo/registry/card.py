@@ -52,7 +52,7 @@ def model_card(
             *[f"- {escaped(what)}: {escaped(outcome)}" for what, outcome in checks.items()],
             *[f"- {escaped(one.path)} ({one.context}), DVC {escaped(one.dvc_hash)}" for one in inputs],
             *_section("Results", []),
-            "Base and tuned on the same items; intervals of differences resample whole videos.",
+            f"Base and tuned on the same items; intervals{_confidence(metrics)} of differences resample whole videos.",
             "",
             *_results(metrics),
             *_section("Measured with", [f"{escaped(key)}: {escaped(str(value))}" for key, value in settings.items()]),
@@ -96,6 +96,10 @@ def _results(metrics: Mapping[str, Any]) -> list[str]:
             rows += [_row(f"all, {control.replace('_', ' ')}", numbers) for control, numbers in controls.items()]
     verdict = metrics.get("all", {}).get("verdict", "")
     return [*rows, "", escaped(verdict)] if verdict else rows
+
+
+def _confidence(metrics: Mapping[str, Any]) -> str:
+    return f" ({100 * metrics['intervals']['confidence']:g} %)" if "intervals" in metrics else ""
 
 
 def _row(name: str, numbers: Mapping[str, Any]) -> str:

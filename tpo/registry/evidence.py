@@ -6,7 +6,7 @@ Pure: files are read, models proved and the registry asked by others (`flows/reg
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
@@ -24,6 +24,7 @@ _SCALES = (
 )
 _NO_GROUPS = {"all", "unknown"}
 Facts = Mapping[str, Any]
+Confidence = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Gain(Record):
@@ -77,8 +78,8 @@ class Proof(Record):
     candidate_id: str
     registered_digest: str
     found_digest: str
-    answer: str | None = Field(description="none = it was not asked, or could not answer")
-    problem: str = Field("", description="why it was not asked or could not answer")
+    answer: str | None = Field(pattern=r"\S", description="none = it was not asked, could not answer, or says nothing")
+    problem: str = Field("", description="why there is no answer")
     lacks_video: bool = Field(default=False, description="it loaded, and the video of its example is not here")
 
     @property
@@ -119,6 +120,7 @@ class Evidence(Record):
     trained_pairs: str | None = Field(description="digest of the pairs that were trained on")
     decontamination: Decontamination | None
     proof: Proof | None
+    confidence: Confidence | None = Field(description="of all intervals")
     missing: tuple[str, ...] = Field(description="what was looked for and not found")
 
 
@@ -186,6 +188,7 @@ def gather(
             lambda: _decontamination(videos_report, questions_report, validation["decontamination"] == reports_digest),
         ),
         proof=proof,
+        confidence=found("confidence of the evaluation's intervals", lambda: _confidence(numbers)),
         missing=tuple(missing),
     )
 
@@ -256,6 +259,10 @@ def _gain(numbers: Facts) -> Gain:
 
 def _interval(numbers: Facts, name: str) -> Interval:
     return Interval(value=numbers[name], low=numbers[f"{name}_low"], high=numbers[f"{name}_high"])
+
+
+def _confidence(numbers: Facts) -> float:
+    return TypeAdapter(Confidence).validate_python(numbers["intervals"]["confidence"])
 
 
 def _unanswered(numbers: Facts) -> int:

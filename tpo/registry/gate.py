@@ -12,13 +12,11 @@ merely because a group is small; there a loss must not be *shown*, nor seen beyo
 
 from collections.abc import Iterator, Mapping
 
-from tpo.evaluation.intervals import Interval
 from tpo.params import RegisterParams
 from tpo.records import GateDecision, GateRule, content_id
-from tpo.registry.evidence import ALL, Against, Evidence, Gain, Proof, measured_benchmarks
+from tpo.registry.evidence import ALL, Evidence, Gain, Proof, measured_benchmarks
+from tpo.registry.gate_against import MIN_CONFIDENCE, MIN_VIDEOS, describe, rules_against
 
-MAX_P = 0.05  # the interval resamples videos and is too narrow where there are few; the exact test is right there too
-MIN_VIDEOS = 2  # the interval resamples videos; of a single video it has no width and would "prove" anything
 MEASURE_AGAIN = "run `dvc repro -f evaluate`, then `dvc repro`"
 
 
@@ -31,6 +29,7 @@ def decide(evidence: Evidence, params: RegisterParams, decided_at: str) -> GateD
     """
     rules = (
         _measured(evidence, params),
+        _confident(evidence.confidence),
         _complete(evidence),
         _needed(evidence, params),
         _own(evidence),
@@ -39,7 +38,7 @@ def decide(evidence: Evidence, params: RegisterParams, decided_at: str) -> GateD
         _clean(evidence, params),
         _answers(evidence.proof),
         _not_rolled_back(evidence),
-        *_against("base", evidence.base, params),
+        *rules_against("base", evidence.base, params),
         *_champion(evidence, params),
     )
     failed = [rule.reason for rule in rules if not rule.passed]
@@ -62,17 +61,6 @@ def decide(evidence: Evidence, params: RegisterParams, decided_at: str) -> GateD
     )
 
 
-def describe(gain: Gain) -> str:
-    """+11.0 points, interval [+8.0, +14.0], p 1e-09, on 600 items of 60 videos"""
-    return f"{_points(gain)}, p {gain.p:.2g}, on {gain.num_items} items of {gain.num_videos} videos"
-
-
-def _points(gain: Gain | Interval) -> str:
-    value = gain.difference if isinstance(gain, Gain) else gain.value
-    shown, low, high = (100 * share + 0.0 for share in (value, gain.low, gain.high))  # no "-0.0"
-    return f"{shown:+.1f} points, interval [{low:+.1f}, {high:+.1f}]"
-
-
 def _measured(evidence: Evidence, params: RegisterParams) -> GateRule:
     gain = evidence.base.gains.get(params.primary) if evidence.base else None
     enough = gain is not None and gain.num_items >= 1 and gain.num_videos >= MIN_VIDEOS
@@ -87,6 +75,20 @@ def _measured(evidence: Evidence, params: RegisterParams) -> GateRule:
         reason = f"compared on {gain.num_items} items of {gain.num_videos} videos"
     videos = None if gain is None else gain.num_videos
     return GateRule(name="measured", passed=enough, value=videos, threshold=MIN_VIDEOS, reason=reason)
+
+
+def _confident(confidence: float | None) -> GateRule:
+    enough = confidence is not None and confidence >= MIN_CONFIDENCE
+    if confidence is None:
+        reason = "it is not known at which confidence the intervals were made"
+    elif enough:
+        reason = f"intervals are made at {100 * confidence:g} %"
+    else:
+        reason = (
+            f"intervals were made at {100 * confidence:g} %, and the gate asks for {100 * MIN_CONFIDENCE:g} %: set "
+            "evaluate.confidence to it and run `dvc repro`"
+        )
+    return GateRule(name="confidence", passed=enough, value=confidence, threshold=MIN_CONFIDENCE, reason=reason)
 
 
 def _complete(evidence: Evidence) -> GateRule:
@@ -104,18 +106,19 @@ def _complete(evidence: Evidence) -> GateRule:
 
 
 def _needed(evidence: Evidence, params: RegisterParams) -> GateRule:
-    measured = measured_benchmarks(evidence.base) if evidence.base else set()
-    absent = sorted(set(params.needed) - measured)
+    measured = sorted(set(evidence.base.gains) - {ALL}) if evidence.base else []
+    absent = sorted(set(params.needed) - set(measured))
+    told = f"measured: {', '.join(measured)}" if measured else "no benchmark was measured"
     if absent:
-        reason = f"{', '.join(absent)} was not measured, and register.needed asks for it"
+        reason = f"register.needed asks for {', '.join(absent)}; {told}"
     elif params.needed:
-        reason = f"{', '.join(params.needed)} was measured"
+        reason = f"all of register.needed ({', '.join(params.needed)}) was measured"
     else:
-        reason = "no benchmark is needed by name" if measured else "no benchmark was measured"
+        reason = f"no benchmark is needed by name; {told}" if measured else told
     return GateRule(
         name="needed_benchmarks",
         passed=bool(measured) and not absent,
-        value=", ".join(sorted(measured)),
+        value=", ".join(measured),
         threshold=", ".join(params.needed),
         reason=reason,
     )
@@ -261,7 +264,7 @@ def _champion(evidence: Evidence, params: RegisterParams) -> Iterator[GateRule]:
         )
     if evidence.base and (unlike := _unlike(evidence.base.gains, evidence.champion.gains)):
         return single(f"the champion was not asked what the base was, on {', '.join(unlike)}: {MEASURE_AGAIN}")
-    return _against("champion", evidence.champion, params)
+    return rules_against("champion", evidence.champion, params)
 
 
 def _unlike(base: Mapping[str, Gain], champion: Mapping[str, Gain]) -> list[str]:
@@ -270,116 +273,3 @@ def _unlike(base: Mapping[str, Gain], champion: Mapping[str, Gain]) -> list[str]
         {name: (one.num_items, one.num_videos) for name, one in gains.items()} for gains in (base, champion)
     )
     return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
-
-
-def _against(name: str, against: Against | None, params: RegisterParams) -> Iterator[GateRule]:
-    yield _better(name, against, params)
-    if against is not None and against.gains:
-        yield _none_worse(name, against, params)
-        yield _short_videos(name, against, params)
-        yield _needs_video(name, against, params)
-        yield _readable(name, against, params)
-
-
-def _better(name: str, against: Against | None, params: RegisterParams) -> GateRule:
-    gain = against.gains.get(params.primary) if against else None
-    told = "" if gain is None else f"tuned minus {name} is {describe(gain)}"
-    limit = f"{100 * params.min_gain:+.1f}"
-    if gain is None:
-        reason = f"no gain over the {name} is shown"
-    elif gain.num_videos < MIN_VIDEOS:
-        reason = f"{told}: too few videos"
-    elif gain.low <= params.min_gain:
-        reason = f"{told}: its lower end is not above {limit}"
-    elif gain.p >= MAX_P:
-        reason = f"{told}: so many items could have changed by chance"
-    else:
-        reason = f"{told}, above {limit}"
-    return GateRule(
-        name=f"better_than_{name}",
-        passed=gain is not None and gain.num_videos >= MIN_VIDEOS and gain.low > params.min_gain and gain.p < MAX_P,
-        value=None if gain is None else gain.low,
-        threshold=params.min_gain,
-        reason=reason,
-    )
-
-
-def _none_worse(name: str, against: Against, params: RegisterParams) -> GateRule:
-    worst = min(against.gains, key=lambda benchmark: against.gains[benchmark].low)
-    gain = against.gains[worst]
-    passed = gain.low > -params.max_loss
-    loss = f"a loss of {100 * params.max_loss:g} points is {'' if passed else 'not '}ruled out"
-    return GateRule(
-        name=f"no_benchmark_worse_than_{name}",
-        passed=passed,
-        value=gain.low,
-        threshold=-params.max_loss,
-        reason=f"on {worst} tuned minus {name} is {_points(gain)}: {loss}",
-    )
-
-
-def _short_videos(name: str, against: Against, params: RegisterParams) -> GateRule:
-    unknown = sorted(group for group, gain in against.short.items() if gain is None)
-    known = {group: gain for group, gain in against.short.items() if gain is not None}
-    worse = [
-        group
-        for group, gain in known.items()
-        if _is_loss(gain.difference, gain.high, params.max_loss, is_tested=gain.p < MAX_P)
-    ]
-    told = [f"{group}: {_points(known[group])}" for group in worse or sorted(known)]
-    if unknown:
-        reason = f"which duration group of {', '.join(unknown)} is the shortest is not known"
-    elif worse:
-        reason = f"worse than the {name} on short videos ({'; '.join(told)})"
-    elif known:
-        reason = f"no loss against the {name} is shown on short videos ({'; '.join(told)})"
-    else:
-        reason = "no benchmark tells short videos from long ones"
-    return GateRule(
-        name=f"short_videos_not_worse_than_{name}",
-        passed=not unknown and not worse,
-        value=min((gain.difference for gain in known.values()), default=None),
-        threshold=-params.max_loss,
-        reason=reason,
-    )
-
-
-def _is_loss(value: float, high: float, max_loss: float, *, is_tested: bool = True) -> bool:
-    """A loss is shown (all of the interval is below 0, and the exact test agrees), or seen beyond the margin."""
-    return (high < 0 and is_tested) or value < -max_loss
-
-
-def _needs_video(name: str, against: Against, params: RegisterParams) -> GateRule:
-    """As `tpo.evaluation.verdict` says it: a gain that is there without the video is language, not time."""
-    blind = against.blind.get(params.primary)
-    if blind is None:
-        reason = "whether the gain needs the video was not asked: evaluate.controls lacks text_only"
-    elif blind.gain.low <= 0:
-        reason = f"without the video no gain over the {name} is shown ({_points(blind.gain)})"
-    elif blind.rest.low > 0:
-        reason = f"part of the gain over the {name} is there without the video, the rest is not ({_points(blind.rest)})"
-    else:
-        reason = (
-            f"the gain over the {name} is there without the video ({_points(blind.gain)}): it is language, not time"
-        )
-    return GateRule(
-        name=f"video_needed_to_beat_{name}",
-        passed=blind is not None and (blind.gain.low <= 0 or blind.rest.low > 0),
-        value=None if blind is None else blind.gain.low,
-        threshold=0.0,
-        reason=reason,
-    )
-
-
-def _readable(name: str, against: Against, params: RegisterParams) -> GateRule:
-    lost = {how: Interval(value=-one.value, low=-one.high, high=-one.low) for how, one in against.unreadable.items()}
-    worse = [how for how, one in lost.items() if _is_loss(one.value, one.high, params.max_loss)]
-    told = "; ".join(f"{how}: {_points(lost[how])}" for how in worse or lost)
-    passed = ALL in lost and not worse
-    return GateRule(
-        name=f"as_readable_as_{name}",
-        passed=passed,
-        value=min((one.value for one in lost.values()), default=None),
-        threshold=-params.max_loss,
-        reason=f"answers are {'not less' if passed else 'less'} readable than the {name}'s ({told or 'not known'})",
-    )
