@@ -2,9 +2,14 @@
 
 import re
 
-# What stands before the host of an address, and what queries of addresses call by such names.
+# What stands before the host of an address; what its query calls by such names; passwords among the keywords of a
+# database (`host=db password='s3cret'`), in quotes or not. None reaches over the end of a JSON string.
 _USER_INFO = re.compile(r"(?<=://)[^/\s]+@")
-_SECRET_FIELD = re.compile(r"(?i)([?&][^=&\s]*(?:key|token|secret|passw(?:or)?d|signature)[^=&\s]*=)[^&\s'\"]+")
+_IN_QUERY = re.compile(r"(?i)([?&;][^=&\s]*(?:key|token|secret|passw(?:or)?d|pwd|signature)[^=&\s]*=)[^&\s'\"\\]+")
+_KEYWORD = re.compile(
+    r"""(?ix) ((?<![?&;\w]) \w*(?:passw(?:or)?d|pwd) \s*=\s*) (?!\*\*\*)
+    (?: '(?:[^'"\\\n]|\\+[^"\n])*' | \\"[^"\\]*\\" | "[^"\s,:}\]]+" | [^\s"\\]+ )"""
+)
 
 
 class UserError(Exception):
@@ -13,4 +18,4 @@ class UserError(Exception):
 
 def redact(text: str) -> str:
     """`text` with users, passwords and keys in every address taken out: errors, tags and logs are read by many."""
-    return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub("***@", text))
+    return _KEYWORD.sub(r"\1***", _IN_QUERY.sub(r"\1***", _USER_INFO.sub("***@", text)))

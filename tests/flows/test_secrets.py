@@ -34,7 +34,8 @@ RUN = """
 from tpo.params import load_params
 from tpo.registry.tracking import log_stage
 params = load_params().model_dump(mode="json") | {"by hand": "http://me:planted-param@host/v1?key=planted-query"}
-print(log_stage("train", "tpo", params=params, metrics={}, tags={"data": "s3://me:planted-tag@host/x"}))
+tags = {"data": "s3://me:planted-tag@host/x", "dsn": "host=db password=planted-dsn", "query": "/?password=planted-q"}
+print(log_stage("train", "tpo", params=params, metrics={}, tags=tags))
 """
 
 

@@ -1,5 +1,6 @@
 """What lands in MLflow: parameters, figures, curves, provenance, and no secrets."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,31 @@ def test_users_and_passwords_of_addresses_are_taken_out():
     assert redact("postgresql://me:s3cret@db.example/mlflow") == "postgresql://***@db.example/mlflow"
     assert redact("a https://tok3n@host/x and s3://bucket/key@2") == "a https://***@host/x and s3://bucket/key@2"
     assert redact("http://u:p@ss@host/") == "http://***@host/"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("host=db user=me password=s3cret dbname=mlflow", "host=db user=me password=*** dbname=mlflow"),
+        (r"password = 's3cret \' of two' host=db", "password = *** host=db"),
+        ('{"dsn": "host=db password=s3cret"}', '{"dsn": "host=db password=***"}'),
+        ("Server=db;UID=me;PWD=s3cret;Database=x", "Server=db;UID=me;PWD=***"),
+        ("host=db password=s,3;c&r)e't port=1", "host=db password=*** port=1"),
+        ("AccountName=me;AccountKey=s3cret==;Suffix=x", "AccountName=me;AccountKey=***"),
+        ('connect(password="s3cret")', "connect(password=***)"),
+        ("PGPASSWORD=s3cret psql", "PGPASSWORD=*** psql"),
+        ("postgresql://db/x?user=me&password=s3cret", "postgresql://db/x?user=me&password=***"),
+        ("connect(password='s3cret', host='db')", "connect(password=***, host='db')"),
+        ("http://h/x?password=s3cret&page=2", "http://h/x?password=***&page=2"),
+        ("http://h/x?page=2&token=s3cret#part", "http://h/x?page=2&token=***"),
+        ("the password is asked for", "the password is asked for"),
+        ("max_new_tokens=12 passed=3", "max_new_tokens=12 passed=3"),
+    ],
+)
+def test_passwords_and_tokens_in_queries_and_among_keywords_are_taken_out(text: str, shown: str):
+    assert redact(text) == shown
+    assert redact(shown) == shown
+    assert json.loads(redact(json.dumps([text, "its next"]))) == [shown, "its next"]
 
 
 def test_parameters_are_flattened_with_dots_and_redacted():
