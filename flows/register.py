@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,20 @@ from flows.stage import (
     stage_flow,
     stage_task,
 )
+from tpo.errors import UserError
 from tpo.models import model_id
 from tpo.params import Params, load_params
 from tpo.progress import progress
 from tpo.records import GateDecision, PreferencePair, Video
 from tpo.registry.card import licence_of, model_card
-from tpo.registry.evidence import gather
+from tpo.registry.evidence import Proof, gather
 from tpo.registry.gate import decide
-from tpo.registry.package import DataInput, challenge, register, versions
+from tpo.registry.package import DataInput, challenge, code_digest, register, versions
 from tpo.registry.promotion import Promotion, kept_decision, promote, registry_state, stay
 from tpo.registry.proof import prove
 from tpo.registry.tracking import flatten_metrics, locked_inputs, provenance
 from tpo.report.page import write_html
-from tpo.store import digest, read_manifest, read_records, write_atomic
+from tpo.store import MANIFEST, digest, read_manifest, read_records, write_atomic
 
 VIDEOS_REPORT, QUESTIONS_REPORT = CATALOG / "decontamination.json", QUERIES / "decontamination.json"
 METRICS = REPORTS / "evaluation.json"
@@ -44,22 +46,63 @@ PROJECT = (Path("dvc.lock"), Path("params.yaml"))  # with these and the commit, 
 THE_GATE = "the gate (register stage)"  # who moves the alias where no person does
 
 
-def read_json(path: Path) -> Any:
-    """None if there is no such file: the gate refuses what is missing, by name."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_json(path: Path) -> dict[str, Any] | None:
+    """None if there is no such file: the gate refuses what is missing, by name.
+
+    Raises:
+        UserError: what is there is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is no JSON ({error}). `dvc repro` makes it again.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object. `dvc repro` makes it again.")
+    return found
+
+
+def measured(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the evaluation wrote; nothing if that is not what is there: an edited number gets into no card."""
+    found = read_json(METRICS)
+    return found if found is not None and digest_of(METRICS) == evaluation.get("metrics_digest") else {}
+
+
+def digest_of(*paths: Path) -> str | None:
+    return digest(*paths) if all(path.is_file() for path in paths) else None
+
+
+def noted(folder: Path, *names: str) -> dict[str, Any]:
+    """What a stage noted in its manifest.
+
+    Raises:
+        UserError: something is not there.
+    """
+    facts = read_manifest(folder).facts
+    if absent := [name for name in names if name not in facts]:
+        raise UserError(
+            f"{folder}/{MANIFEST} does not say {', '.join(absent)}: it was edited, or is of an earlier version of this "
+            "project. `dvc repro -f` with its stage's name makes it again."
+        )
+    return facts
 
 
 @stage_task("register model")
 def register_model(params: Params) -> str:
-    """Package and register `models/tuned`; a version of the same weights and measurement is not made twice."""
-    evaluation, pairs = read_manifest(EVALUATION).facts, read_manifest(PAIRS)
-    name, metrics = params.register_.name, read_json(METRICS)
-    same = {"candidate_id": evaluation["tuned_id"], "evaluate_run_id": evaluation["mlflow_run_id"]}
+    """Package and register `models/tuned`; of the same weights, measurement and code no version is made twice."""
+    evaluation, pairs = noted(EVALUATION, "tuned_id", "base_id", "mlflow_run_id"), read_manifest(PAIRS)
+    name, metrics = params.register_.name, measured(evaluation)
+    same = {
+        "candidate_id": evaluation["tuned_id"],
+        "evaluate_run_id": evaluation["mlflow_run_id"],
+        "code": code_digest(),
+    }
     for version in versions(name):
         if same.items() <= version.tags.items():
             return version.version
     reports = {"videos": read_json(VIDEOS_REPORT), "questions": read_json(QUESTIONS_REPORT)}
-    statuses = {what: report["status"] if report else "unknown" for what, report in reports.items()}
+    statuses = {what: str((report or {}).get("status", "unknown")) for what, report in reports.items()}
     checks = {
         "validation": "passed" if read_manifest(VALIDATION).facts.get("success") else "failed",
         **{f"{what} against the benchmarks'": status for what, status in statuses.items()},
@@ -87,7 +130,7 @@ def register_model(params: Params) -> str:
             **{f"num_{what.replace(' ', '_')}": str(number) for what, number in pairs.counts.items()},
         },
         metrics=flatten_metrics(metrics),
-        run_id=read_manifest(TUNED).facts["mlflow_run_id"],
+        run_id=noted(TUNED, "mlflow_run_id")["mlflow_run_id"],
         example=example(params),
         card=model_card(
             name=name,
@@ -144,16 +187,15 @@ def ask_gate(params: Params, version: str) -> GateDecision:
     is_champion = state.champion is not None and state.champion.version == version
     if is_champion and (kept := kept_decision(name, version)) is not None:
         return kept
-    reports = (VIDEOS_REPORT, QUESTIONS_REPORT)
     evidence = gather(
         metrics=read_json(METRICS),
-        metrics_digest=digest(METRICS) if METRICS.is_file() else None,
+        metrics_digest=digest_of(METRICS),
         evaluation=read_manifest(EVALUATION).facts,
         training=read_manifest(TUNED).facts,
         validation=read_manifest(VALIDATION).facts,
         videos_report=read_json(VIDEOS_REPORT),
         questions_report=read_json(QUESTIONS_REPORT),
-        reports_digest=digest(*reports) if all(path.is_file() for path in reports) else None,
+        reports_digest=digest_of(VIDEOS_REPORT, QUESTIONS_REPORT),
         tuned_id=model_id(params.model.of(TUNED)),
         proof=prove(name, version),
         registry=state,
@@ -167,7 +209,8 @@ def move_aliases(params: Params, version: str, decision: GateDecision) -> Promot
     name = params.register_.name
     challenge(name, version, decision)
     if decision.promote and params.register_.promotion == "gate":
-        return promote(name, version, who=THE_GATE, reason=decision.summary, decision=decision)
+        proof = Proof.model_validate(decision.evidence["proof"])  # a large model takes a minute to load once more
+        return promote(name, version, who=THE_GATE, reason=decision.summary, decision=decision, proof=proof)
     return stay(name, version, decision.summary)
 
 

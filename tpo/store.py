@@ -119,7 +119,7 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
 
 def read_manifest(folder: Path) -> Manifest:
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no finished stage (no {MANIFEST}). Run `dvc repro`.") from error
     except ValidationError as error:

@@ -20,6 +20,7 @@ import pytest
 from processes import edit_params, must_work, start
 from typer.testing import CliRunner
 
+from flows.register import METRICS, measured, noted, read_json
 from tpo.cli import app
 from tpo.curation.contamination import check_questions
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
@@ -214,6 +215,30 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
     assert "tpo-demo/3  challenger" in shown
     assert f"model      full {first} of base" in shown
     assert "rollback 2 → 1 by " in shown
+
+
+@pytest.mark.parametrize("content", [b"", b'{"all": ', b"\xff\xfe", b"[]", b"3"])
+def test_a_damaged_file_of_evidence_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "evaluation.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged: .* `dvc repro` makes it again"):
+        read_json(tmp_path / "evaluation.json")
+    assert read_json(tmp_path / "missing.json") is None, "which the gate refuses"
+
+
+def test_numbers_that_were_edited_or_not_noted_get_into_no_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / METRICS).write_text('{"all": {}}')
+    facts = {"metrics_digest": digest(METRICS)}
+    assert measured(facts) == {"all": {}}
+    assert measured({}) == {}
+    (tmp_path / METRICS).write_text('{"all": {"difference": 1}}')
+    assert measured(facts) == {}
+    publish(tmp_path / "data/evaluation", {}, manifest("evaluate", **facts))
+    with pytest.raises(UserError, match=r"data/evaluation/manifest\.json does not say tuned_id: it was edited"):
+        noted(Path("data/evaluation"), "metrics_digest", "tuned_id")
 
 
 def described(folder: Path, version: int) -> str:

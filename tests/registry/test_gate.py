@@ -106,7 +106,7 @@ def pieces(content: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 # Whose absence is no lack of evidence: a log, what is said beside it, benchmarks that nobody asked for by name.
-BESIDE = {"missing", "proof.problem", "proof.lacks_video", "proof.version", "registry.champion.version"}
+BESIDE = {"missing", "proof.problem", "proof.version", "registry.champion.version"}
 SPARE = {
     f"{who}.{what}"
     for who in ("base", "champion")

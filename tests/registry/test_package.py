@@ -1,9 +1,8 @@
 """A real model in a real registry: packaged, proved, loaded by alias elsewhere."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,11 @@ from tpo.errors import UserError
 from tpo.models import load_model
 from tpo.params import ModelParams
 from tpo.records import GateDecision
-from tpo.registry.ask import ask_registered
+from tpo.registry.ask import Said, ask_registered
 from tpo.registry.champion import CHAMPION
 from tpo.registry.package import DECISION, DataInput, challenge, register, versions
-from tpo.registry.proof import fetched, package_digest, prove
+from tpo.registry.proof import outcome, prove
+from tpo.registry.stored import fetched, package_digest
 from tpo.registry.tracking import log_stage
 
 QUESTION = "Which color is the star?"
@@ -31,6 +31,8 @@ MEASURED_WITH = {"num_frames": 4, "max_new_tokens": 5, "model": {"dtype": "float
 @pytest.fixture(scope="module")
 def project(tracking_folder: Path) -> Path:
     """A folder with a base model, an adapter on it, a video, and two versions of the model `demo`."""
+    import mlflow
+
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, 0)
     save_checkpoint(model, tokenizer, tracking_folder / "base")
@@ -39,6 +41,8 @@ def project(tracking_folder: Path) -> Path:
     (tracking_folder / "dvc.lock").write_text("remote: http://me:s3cret@host/x\n")
     _register(tracking_folder / "base")
     _register(tracking_folder / "adapter")
+    packaged = mlflow.models.model.__mlflow_model__
+    assert not hasattr(packaged, "_model"), "registering loads no model: of a large one there would soon be several"
     return tracking_folder
 
 
@@ -87,25 +91,6 @@ def test_a_registered_version_says_where_it_comes_from(project: Path):
     assert json.loads(newest.tags["measured_with"]) == MEASURED_WITH
 
 
-def test_a_promoted_model_answers_in_a_fresh_process_that_knows_nothing_of_the_project(project: Path, tmp_path: Path):
-    import mlflow
-
-    mlflow.MlflowClient().set_registered_model_alias("demo", CHAMPION, "1")
-    code = (
-        "import mlflow, sys\n"
-        "model = mlflow.pyfunc.load_model('models:/demo@champion')\n"
-        "import tpo; assert 'mlruns' in tpo.__file__, tpo.__file__\n"
-        "print('ANSWER', model.predict([{'video': sys.argv[1], 'question': sys.argv[2]}])[0])\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(project / "clip.mp4"), QUESTION],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"ANSWER {_direct_answer(project)}".strip()
-
-
 def _direct_answer(project: Path) -> str:
     from tpo.registry.ask import answer_file
     from tpo.video.probe import Prober
@@ -115,8 +100,11 @@ def _direct_answer(project: Path) -> str:
         return answer_file(model, prober, str(project / "clip.mp4"), QUESTION, num_frames=4, max_new_tokens=5)
 
 
-def test_a_registered_model_is_asked_without_a_server(project: Path):
-    assert ask_registered("models:/demo/1", "clip.mp4", QUESTION) == _direct_answer(project)
+def test_a_promoted_model_is_asked_without_a_server(project: Path):
+    import mlflow
+
+    mlflow.MlflowClient().set_registered_model_alias("demo", CHAMPION, "1")
+    assert ask_registered("models:/demo@champion", "clip.mp4", QUESTION) == _direct_answer(project)
 
 
 def test_an_adapter_is_served_on_its_recorded_base_which_is_not_uploaded(project: Path):
@@ -194,6 +182,47 @@ def test_a_version_is_proved_by_what_the_registry_has_of_it(project: Path):
     proof = prove("demo", "1")
     assert proof.is_intact
     assert (proof.version, proof.candidate_id, proof.answer) == ("1", "of base", _direct_answer(project))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda code: (code / "__init__.py").unlink(), "the package lacks tpo, tpo.errors, "),
+        (lambda code: (code / "video/sample.py").write_text("def dense(:"), "invalid syntax"),
+    ],
+    ids=["a file is missing, and the checkout's would do", "it is broken"],
+)
+def test_a_package_is_proved_on_its_own_code_and_not_on_this_checkouts(
+    project: Path, tmp_path: Path, damage: Callable[[Path], object], told: str
+):
+    """It is registered like that, so its files are those that were registered."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    first = client.get_model_version("demo", "1")
+    with fetched("models:/demo/1") as folder:
+        shutil.copytree(folder, tmp_path / "package")
+    damage(tmp_path / "package/code/tpo")
+    tags = first.tags | {"package_digest": package_digest(tmp_path / "package")}
+    client.create_registered_model("damaged")
+    try:
+        client.create_model_version("damaged", str(tmp_path / "package"), tags=tags)
+        proof = prove("damaged", "1")
+    finally:
+        client.delete_registered_model("damaged")
+    assert proof.is_intact
+    assert proof.answer is None
+    assert told in proof.problem
+
+
+def test_what_a_model_said_proves_only_if_it_said_something(tmp_path: Path):
+    (tmp_path / "clip.mp4").touch()
+    here, gone = str(tmp_path / "clip.mp4"), str(tmp_path / "gone.mp4")
+    assert outcome(Said(answer="a star", loaded=True), here) == {"answer": "a star"}
+    assert outcome(Said(answer=" \n", loaded=True), here) == {"answer": None, "problem": "its answer is empty"}
+    assert outcome(Said(error="no memory"), gone) == {"answer": None, "problem": "no memory"}
+    told = outcome(Said(error="Row 0: no file", loaded=True), gone)
+    assert "is not here (`dvc checkout` brings" in str(told["problem"])
 
 
 def test_files_that_were_changed_in_the_registry_are_found_and_not_run(project: Path):

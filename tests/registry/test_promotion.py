@@ -1,5 +1,6 @@
 """Aliases of a real model in a real registry: moved, moved back, fought over, killed in between, and told about."""
 
+import functools
 import json
 import os
 import shutil
@@ -13,16 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from tpo.cli import app
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
 from tpo.records import GateDecision
+from tpo.registry.evidence import Proof
 from tpo.registry.lock import promotion_lock
 from tpo.registry.package import DECISION, challenge, register, versions
 from tpo.registry.promotion import Promotion, history, kept_decision, objection, promote, registry_state, rollback
-from tpo.registry.tracking import log_stage
+from tpo.registry.proof import prove
+from tpo.registry.tracking import connect, log_stage
 
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = {"1": "one", "2": "two", "3": "three"}
 
 
@@ -76,8 +82,19 @@ def decision(version: str, champion: str | None = None, *, may: bool = True) -> 
 
 
 def move(version: str, champion: str | None = None, *, may: bool = True, force: bool = False) -> Promotion:
-    said = decision(version, champion, may=may)
-    return promote("demo", version, who="alice", reason="it is better", decision=said, force=force)
+    """As the register stage does it, with a proof that was made before; it takes seconds."""
+    said, proof = decision(version, champion, may=may), proof_of(version)
+    return promote("demo", version, who="alice", reason="it is better", decision=said, proof=proof, force=force)
+
+
+def proof_of(version: str) -> Proof:
+    """All versions have the same package."""
+    return proof_of_the_first().model_copy(update={"version": version})
+
+
+@functools.cache
+def proof_of_the_first() -> Proof:
+    return prove("demo", "1")
 
 
 def aliases() -> dict[str, str]:
@@ -89,7 +106,7 @@ def aliases() -> dict[str, str]:
 def is_locked() -> bool:
     import mlflow
 
-    return bool(mlflow.MlflowClient().search_registered_models(filter_string="name = 'demo-promotion-lock'"))
+    return bool(mlflow.MlflowClient().search_registered_models(filter_string="name LIKE 'demo-promotion-lock%'"))
 
 
 def test_promotion_keeps_the_previous_champion_and_rollback_goes_back_in_one_step_and_forward_again(
@@ -136,7 +153,7 @@ def test_the_decision_kept_on_the_version_is_what_counts_if_no_other_is_given(pr
     challenge("demo", "1", said)
     assert kept_decision("demo", "1") == said
     assert objection("demo", "1") == ""
-    promote("demo", "1", who="alice", reason="why not")
+    promote("demo", "1", who="alice", reason="why not", proof=proof_of("1"))
     assert aliases() == {"challenger": "1", "champion": "1"}
     assert "champion already" in objection("demo", "1")
 
@@ -171,7 +188,51 @@ def test_a_forced_promotion_is_loud_and_recorded(project: Path, caplog: pytest.L
     assert not move("3", "two", force=True).forced, "nothing had to be forced"
 
 
+@pytest.mark.parametrize(("interrupted_at", "moved"), [("_set", False), ("_finish", True)])
+def test_a_forced_promotion_that_was_broken_off_is_on_the_version_only_if_it_was_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: str, moved: bool
+) -> None:
+    move("1")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tpo.registry.promotion.{interrupted_at}", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            move("2", "one", may=False, force=True)
+    assert history("demo")[0].state == "unfinished"
+    move("3", "two" if moved else "one")
+    assert [one.state for one in history("demo")] == ["done", "done" if moved else "broken off", "done"]
+    assert versions("demo")[1].tags.get("forced") == ("alice: it is better" if moved else None)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_somebody_logged_among_the_promotions_is_passed_over(project: Path) -> None:
+    import mlflow
+
+    move("1")
+    client = mlflow.MlflowClient()
+    client.create_run(client.get_experiment_by_name("demo promotions").experiment_id, run_name="by hand")
+    assert [one.to for one in history("demo")] == ["1"]
+    assert not move("2", "one").forced, "nor does it look like a promotion that is under way"
+
+
+@pytest.mark.parametrize("look", ["promote 1 --dry-run", "promote --dry-run", "registry", "rollback --reason x"])
+def test_a_registry_that_is_away_is_told_without_a_traceback(
+    project: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    shutil.copy(ROOT / "params.yaml", project)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(UserError, match=r"^MLflow \(http://127\.0\.0\.1:9\) could not .*the same command again\.$"):
+            CliRunner().invoke(app, look.split(), catch_exceptions=False)
+    connect()
+
+
 def test_a_version_that_was_tampered_with_is_refused_whatever_is_forced(project: Path) -> None:
+    import mlflow
+
     move("1")
     (weights,) = project.glob("mlruns/*/models/*/artifacts/artifacts/full/model.safetensors")
     kept = weights.read_bytes()
@@ -179,10 +240,13 @@ def test_a_version_that_was_tampered_with_is_refused_whatever_is_forced(project:
     try:
         for force in (False, True):
             with pytest.raises(UserError, match="not those that were registered"):
-                move("2", "one", force=force)
+                promote("demo", "2", who="alice", reason="better", decision=decision("2", "one"), force=force)
+        mlflow.MlflowClient().set_registered_model_alias("demo", "previous", "2")
+        with pytest.raises(UserError, match="not those that were registered"):
+            rollback("demo", who="bob", reason="back")
     finally:
         weights.write_bytes(kept)
-    assert aliases() == {"champion": "1"}
+    assert aliases() == {"champion": "1", "previous": "2"}
 
 
 def test_without_its_examples_video_a_rollback_goes_and_a_promotion_does_not(project: Path) -> None:
@@ -191,7 +255,7 @@ def test_without_its_examples_video_a_rollback_goes_and_a_promotion_does_not(pro
     shutil.move("clip.mp4", "elsewhere.mp4")
     try:
         with pytest.raises(UserError, match=r"the video of its example, 'clip\.mp4', is not here"):
-            move("3", "two")
+            promote("demo", "3", who="alice", reason="better", decision=decision("3", "two"))
         rollback("demo", who="bob", reason="the data is on another machine")
     finally:
         shutil.move("elsewhere.mp4", "clip.mp4")
@@ -224,12 +288,8 @@ def test_a_model_whose_base_is_gone_is_refused_as_champion_and_as_a_way_back(pro
     with pytest.raises(UserError, match="which is not here"):
         promote("on-base", adapter, who="alice", reason="better", decision=decision("1"), force=True)
     mlflow.MlflowClient().set_registered_model_alias("on-base", "previous", adapter)
-    shutil.move("clip.mp4", "elsewhere.mp4")
-    try:
-        with pytest.raises(UserError, match="which is not here"):
-            rollback("on-base", who="alice", reason="back")
-    finally:
-        shutil.move("elsewhere.mp4", "clip.mp4")
+    with pytest.raises(UserError, match="which is not here"):
+        rollback("on-base", who="alice", reason="back")
     shutil.move("gone", "base")
     promote("on-base", adapter, who="alice", reason="better", decision=decision("1"))
 
@@ -240,13 +300,15 @@ from pathlib import Path
 from tpo.errors import UserError
 from tpo.records import GateDecision
 from tpo.registry.promotion import promote
-import mlflow, torch, transformers, tpo.models  # before the start
+from tpo.registry.evidence import Proof
+import mlflow  # before the start
 decision = GateDecision.model_validate_json(sys.argv[2])
+proof = Proof.model_validate_json(sys.argv[3])
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)
 try:
-    promote("demo", sys.argv[1], who=f"racer {sys.argv[1]}", reason="to win", decision=decision)
+    promote("demo", sys.argv[1], who=f"racer {sys.argv[1]}", reason="to win", decision=decision, proof=proof)
 except UserError as error:
     sys.exit(f"REFUSED {error}")
 """
@@ -257,7 +319,8 @@ def start(version: str, champion: str) -> "subprocess.Popen[str]":
     said = decision(version, champion).model_dump_json()
     for name in ("go", f"ready-{version}"):
         Path(name).unlink(missing_ok=True)
-    return subprocess.Popen([sys.executable, "-c", PROMOTE, version, said], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PROMOTE, version, said, proof_of(version).model_dump_json()]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(*names: str) -> None:
@@ -362,6 +425,31 @@ def test_while_someone_moves_aliases_others_are_told_and_a_dead_holder_is_taken_
         assert not is_locked()
 
 
+def test_of_two_that_find_a_dead_holder_one_takes_over_and_what_nobody_may_be_said_to_hold_is_named(
+    project: Path,
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    dead = {"who": "dave", "token": "t", "host": "another machine", "pid": "1", "since": "0"}
+    client.create_registered_model("demo-promotion-lock", dead)
+    client.create_registered_model("demo-promotion-lock-t")  # the other one is about to delete it
+    try:
+        with pytest.raises(UserError, match="Someone else began to move the aliases of 'demo' at this moment"):
+            move("1")
+        assert client.get_registered_model("demo-promotion-lock").tags == dead
+    finally:
+        for name in ("demo-promotion-lock", "demo-promotion-lock-t"):
+            client.delete_registered_model(name)
+    client.create_registered_model("demo-promotion-lock")  # by hand: it says nothing
+    try:
+        with pytest.raises(UserError, match="if nobody did, delete the registered model 'demo-promotion-lock'"):
+            move("1")
+    finally:
+        client.delete_registered_model("demo-promotion-lock")
+    assert aliases() == {}
+
+
 def test_a_holder_that_was_taken_over_moves_nothing_more(project: Path) -> None:
     import mlflow
 
@@ -375,6 +463,7 @@ def test_a_holder_that_was_taken_over_moves_nothing_more(project: Path) -> None:
 
 
 def test_no_password_of_an_address_gets_into_the_history(project: Path) -> None:
-    promote("demo", "1", who="alice", reason="see https://me:s3cret@host/x", decision=decision("1"))
+    why = "see https://me:s3cret@host/x"
+    promote("demo", "1", who="alice", reason=why, decision=decision("1"), proof=proof_of("1"))
     assert json.dumps([one.model_dump() for one in history("demo")]).count("s3cret") == 0
     assert history("demo")[0].reason == "see https://***@host/x"

@@ -1,14 +1,15 @@
 """One question about one video file: find, probe, sample, decode, answer. What `tpo ask` and the served model do."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from tpo.errors import UserError
-from tpo.records import Rejection
+from tpo.records import Record, Rejection
 from tpo.registry.tracking import redact, tracking_uri
 from tpo.video.decode import DecodeError, Frames, decode
 from tpo.video.probe import Prober
@@ -68,11 +69,41 @@ def read_frames(prober: Prober, video: str, path: Path, num_frames: int) -> Fram
         raise UserError(f"{video!r} could not be decoded: {error}. Give another video.") from error
 
 
+class Said(Record):
+    """What came of asking a packaged model."""
+
+    answer: str | None = None
+    error: str = Field("", description="one line, redacted")
+    code: str = Field("", description="MLflow's, of the error")
+    loaded: bool = Field(default=False, description="the model was, before it was asked")
+
+
 def ask_registered(uri: str, video: str, question: str) -> str:
     """The answer of a registered model (`models:/NAME@ALIAS`), run on the code that travels with it.
 
     Raises:
         UserError: the registry does not answer, it has no such model, the model cannot be loaded, or not answer.
+    """
+    said = ask_package(uri, video, question)
+    if said.answer is not None:
+        return said.answer
+    if said.loaded:
+        raise UserError(said.error.removeprefix("Row 0: "))
+    if said.code in _NOT_THERE:
+        raise UserError(
+            f"The registry has no {uri} ({said.error}). `tpo registry` shows what it has, and "
+            "`tpo ask --model models/tuned` asks the tuned model, promoted or not."
+        )
+    if said.code:
+        raise UserError(f"{uri} could not be loaded: {said.error} Is MLFLOW_TRACKING_URI right, and the registry up?")
+    raise UserError(f"{uri} could not be loaded: {said.error}")
+
+
+def ask_package(uri: str, video: str, question: str) -> Said:
+    """Load a packaged model in a process of its own, whose `tpo` is the package's, and ask it.
+
+    Args:
+        uri: of MLflow, or a folder.
     """
     # A person waits; MLflow would try for minutes.
     settings = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -80,18 +111,8 @@ def ask_registered(uri: str, video: str, question: str) -> str:
     environment.pop("TPO_VIDEO_ROOT", None)  # a person may ask about any file
     command = [sys.executable, "-P", str(_SCRIPT), uri, video, question]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-        raise UserError(f"{uri} could not be asked: {redact(last)}")
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if "answer" in said:
-        return str(said["answer"])
-    why = redact(said["error"]).splitlines()[0]
-    if said["loaded"]:
-        raise UserError(why.removeprefix("Row 0: "))
-    if said["code"] in _NOT_THERE:
-        raise UserError(
-            f"The registry has no {uri} ({why}). `tpo registry` shows what it has, and "
-            "`tpo ask --model models/tuned` asks the tuned model, promoted or not."
-        )
-    raise UserError(f"{uri} could not be loaded: {why} Is MLFLOW_TRACKING_URI right, and the registry up?")
+    if done.returncode != 0:  # killed, for its memory perhaps
+        last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
+        return Said(error=redact(last))
+    said = Said.model_validate_json(done.stdout.splitlines()[-1])
+    return said.model_copy(update={"error": next(iter(redact(said.error).splitlines()), "")})

@@ -5,13 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tpo.errors import UserError
-from tpo.models.checkpoint import check_base
 from tpo.records import Record, content_id
 from tpo.registry.evidence import Standing
-from tpo.registry.proof import package_digest
+from tpo.registry.stored import find_checkpoint, package_digest
 from tpo.registry.tracking import connect, readable_errors, redact
 
 CHAMPION = "champion"  # the alias
@@ -87,13 +84,9 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
     for earlier in folder.iterdir():
         if earlier != out:
             shutil.rmtree(earlier)
-    flavor = yaml.safe_load((out / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
-    checkpoint = out / flavor["artifacts"]["checkpoint"]["path"]
-    if base_digest := flavor["config"]["base_digest"]:
-        check_base(checkpoint, base_digest)
     return Champion(
         version=str(found.version),
         candidate_id=found.tags.get("candidate_id", ""),
-        checkpoint=checkpoint,
+        checkpoint=find_checkpoint(out),
         measured_with=json.loads(found.tags["measured_with"]),
     )

@@ -80,7 +80,6 @@ class Proof(Record):
     found_digest: str
     answer: str | None = Field(pattern=r"\S", description="none = it was not asked, could not answer, or says nothing")
     problem: str = Field("", description="why there is no answer")
-    lacks_video: bool = Field(default=False, description="it loaded, and the video of its example is not here")
 
     @property
     def is_intact(self) -> bool:
@@ -170,8 +169,10 @@ def gather(
     base = found("evaluation of base and tuned", lambda: _against(numbers, evaluation["base_id"]))
     champion = None
     if evaluation.get("champion") and "champion" in numbers:
-        measured = evaluation["champion"]["candidate_id"]
-        champion = found("evaluation of champion and tuned", lambda: _against(numbers["champion"], measured))
+        champion = found(
+            "evaluation of champion and tuned",
+            lambda: _against(numbers["champion"], evaluation["champion"]["candidate_id"]),
+        )
     return Evidence(
         candidate_id=evaluation.get("tuned_id"),
         tuned_id=tuned_id,

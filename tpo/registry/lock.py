@@ -7,6 +7,10 @@
 MLflow moves an alias without asking what it was, but names of registered models are unique in its database. So the lock
 is a registered model, `NAME-promotion-lock`: whoever creates it holds it. A holder that died is taken over, at once if
 it was a process of this machine, else when it has held for longer than any move takes.
+
+A lock is deleted by name, so of two that found the same one dead the slower would delete the other's new one. That is
+why deleting the lock of a token takes another, `NAME-promotion-lock-TOKEN`. What is left: a holder that is halted for
+minutes just between `check` and its move may move after it was taken over, since MLflow cannot do both in one step.
 """
 
 import os
@@ -95,11 +99,17 @@ def _holder(name: str) -> dict[str, str]:
 
 
 def _delete(name: str, token: str | None) -> None:
-    """Give a lock back, if it still is the one of this token."""
+    """Give a lock back, if it still is the one of this token and nobody else is about to."""
     import mlflow
 
-    if token is not None and _holder(name).get("token") == token:
-        mlflow.MlflowClient().delete_registered_model(name)
+    right = f"{name}-{token}"
+    if token is None or not _create(right, {}):
+        return
+    try:
+        if _holder(name).get("token") == token:
+            mlflow.MlflowClient().delete_registered_model(name)
+    finally:
+        mlflow.MlflowClient().delete_registered_model(right)
 
 
 def _is_dead(holder: dict[str, str]) -> bool:

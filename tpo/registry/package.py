@@ -9,7 +9,6 @@ A new version is never champion: `tpo.registry.promotion` moves that alias. Whoe
 
 import importlib.metadata
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -22,7 +21,8 @@ from pydantic import Field
 
 from tpo.errors import UserError
 from tpo.records import GateDecision, Record
-from tpo.registry.proof import answer, fetched, package_digest
+from tpo.registry.ask import find_video
+from tpo.registry.stored import fetched, package_digest
 from tpo.registry.tracking import connect, provenance, readable_errors, redact
 from tpo.store import digest
 
@@ -65,7 +65,7 @@ def register(
     inputs: Sequence[DataInput] = (),
     project: Sequence[Path] = (),
 ) -> str:
-    """Package a tuned model, prove that the package answers, and register it as a new version.
+    """Package a tuned model and register it as a new version. Whether it answers, `tpo.registry.proof` finds out.
 
     Args:
         model_dir: a full checkpoint, or an adapter; an adapter's base is recorded, not uploaded.
@@ -75,8 +75,7 @@ def register(
         tags: of the version, such as validation_status.
         metrics: logged to the run, linked to the model.
         run_id: the run that made the model; the packaged model is stored in it.
-        example: a real row {"video": path, "question": text}. MLflow's own `input_example` only warns when the model
-            cannot answer it; here that is an error, before anything is registered.
+        example: a real row {"video": path, "question": text}, which it is asked when it is proved.
         card: the model card, Markdown: in the package, and the version's description.
         inputs: become the run's MLflow datasets.
         project: text files that bring code and data back (`dvc.lock`, `params.yaml`); those that are not there are
@@ -86,15 +85,15 @@ def register(
         The new version. It appears with all its tags, or not at all.
 
     Raises:
-        UserError: the folder holds no model, the adapter belongs to another base, or the example's video is unusable.
+        UserError: the folder holds no model, the adapter belongs to another base, or the example's video is not here.
     """
     import mlflow
 
     missing = [key for key in _NEEDED_TO_SERVE if key not in measured_with]
     if missing:
         raise ValueError(f"measured_with lacks {missing}")
+    find_video(example["video"])
     os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # it would ask the package index
-    logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)  # it tells that it asks the example
     connect()
     with (
         _checkpoint(model_dir, base, base_revision) as (checkpoint, base_digest),
@@ -110,12 +109,11 @@ def register(
             code_paths=[str(_PACKAGE)],
             pip_requirements=_requirements(),
             model_config={**measured_with, "base": base, "base_revision": base_revision, "base_digest": base_digest},
-            input_example=[dict(example)],
         )
+        _add_example(logged, example)
         mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
     with fetched(logged.model_uri) as folder:
         stored = package_digest(folder)
-        answer(folder, example)
     all_tags = {
         **provenance(),
         **tags,
@@ -130,6 +128,23 @@ def register(
     }
     with readable_errors(f"register {name}"):
         return _create_version(name, logged, {key: redact(value) for key, value in all_tags.items()}, card)
+
+
+def _add_example(logged: Any, example: Mapping[str, str]) -> None:
+    """MLflow's input example. Given to `log_model` it loads the model twice, asks it, and only warns if that fails."""
+    import mlflow
+    from mlflow.models import Model
+
+    rows = [dict(example)]
+    contents = {"input_example.json": rows, "serving_input_example.json": {"inputs": rows}}
+    names = dict(zip(("artifact_path", "serving_input_path"), contents, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            (Path(folder) / name).write_text(json.dumps(content), encoding="utf-8")
+        described = Model.load(logged.model_uri)
+        described.saved_input_example_info = {**names, "type": "json_object"}
+        described.save(str(Path(folder) / "MLmodel"))
+        mlflow.MlflowClient().log_model_artifacts(logged.model_id, folder)
 
 
 def _create_version(name: str, logged: Any, tags: dict[str, str], card: str) -> str:
@@ -192,6 +207,11 @@ def versions(name: str) -> list[RegisteredVersion]:
         )
         for version in sorted(found, key=lambda one: int(one.version), reverse=True)
     ]
+
+
+def code_digest() -> str:
+    """Of the code that travels with a model."""
+    return digest(_PACKAGE)
 
 
 def _requirements() -> list[str]:

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from tpo.errors import UserError
 from tpo.records import GateDecision, Record
 from tpo.registry.champion import CHAMPION, standing
-from tpo.registry.evidence import Registry
+from tpo.registry.evidence import Proof, Registry
 from tpo.registry.gate import MEASURE_AGAIN
 from tpo.registry.lock import promotion_lock
 from tpo.registry.package import DECISION, versions
-from tpo.registry.proof import prove
+from tpo.registry.proof import check_files, prove
 from tpo.registry.tracking import connect, provenance, readable_errors, redact
 
 PREVIOUS = "previous"
@@ -66,13 +66,21 @@ class _Aliases(Record):
 
 
 def promote(
-    name: str, version: str, *, who: str, reason: str, decision: GateDecision | None = None, force: bool = False
+    name: str,
+    version: str,
+    *,
+    who: str,
+    reason: str,
+    decision: GateDecision | None = None,
+    proof: Proof | None = None,
+    force: bool = False,
 ) -> Promotion:
     """Make a version the champion, and the champion `previous`.
 
     Args:
         who: does it.
         decision: of the gate; none = the one kept on the version.
+        proof: of this version, made just now; none = it is made here, which loads the model.
         force: whatever the gate says. It is said aloud and recorded. Files that are not those that were registered, and
             models that do not answer, cannot be forced.
 
@@ -95,7 +103,8 @@ def promote(
         problem = _refusal(version, tags, decision, _candidate(name, before.champion))
         if problem and not force:
             raise UserError(f"{problem} Nothing was moved.")
-        proof = prove(name, version)
+        if proof is None or proof.version != version:
+            proof = prove(name, version)
         if not proof.is_intact or proof.answer is None:
             raise UserError(f"Version {version} of {name!r} cannot be champion: {proof.problem}. Nothing was moved.")
         if problem:
@@ -108,8 +117,8 @@ def promote(
 def rollback(name: str, *, who: str, reason: str) -> Promotion:
     """Make `previous` the champion again, and the champion `previous`.
 
-    Where the video of its example is gone it is not asked: it answered when it was promoted, and its files and its base
-    are still the same.
+    It is not asked again, so that this is quick wherever it is done: it answered when it was promoted, and its files
+    and its base are still the same.
 
     Raises:
         UserError: there is no previous champion, or it is not what it was; nothing was moved.
@@ -124,9 +133,7 @@ def rollback(name: str, *, who: str, reason: str) -> Promotion:
             return Promotion(promoted=True, version=settled.to, **before.model_dump(), **told)
         if before.previous is None:
             raise UserError(f"{name!r} has had no champion before the present one, so there is nothing to go back to.")
-        proof = prove(name, before.previous)
-        if not proof.is_intact or (proof.answer is None and not proof.lacks_video):
-            raise UserError(f"Version {before.previous} of {name!r}: {proof.problem}. Nothing was moved.")
+        check_files(name, before.previous)
         after = _Aliases(champion=before.previous, previous=before.champion)
         _move(name, "rollback", before, after, told, forced=False)
     return Promotion(promoted=True, version=before.previous, **after.model_dump(), **told)
@@ -279,13 +286,21 @@ def _move(name: str, action: str, before: _Aliases, after: _Aliases, told: dict[
             run_name=f"{action} {after.champion}",
             tags={key: redact(value) for key, value in facts.items() if value is not None},
         ).info.run_id
-        if forced:
-            client.set_model_version_tag(name, after.champion, "forced", redact(f"{told['who']}: {told['reason']}"))
         lock.check()
         _set(name, PREVIOUS, after.previous)
         lock.check()
         _set(name, CHAMPION, after.champion)
-        client.set_terminated(run_id, _MOVED)
+        _finish(name, _movement(client.get_run(run_id)))
+
+
+def _finish(name: str, moved: Movement) -> None:
+    """Write down that `champion` has moved: on the version, if it was forced, and in the history."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if moved.forced:
+        client.set_model_version_tag(name, moved.to, "forced", f"{moved.who}: {moved.reason}")
+    client.set_terminated(moved.run_id, _MOVED)
 
 
 def _set(name: str, alias: str, version: str | None) -> None:
@@ -316,10 +331,13 @@ def _settle(name: str, who: str) -> Movement | None:
         if left is None:
             return None
         champion = _aliases(name).champion
-        if champion == left.champion and champion != left.to:
+        if champion == left.to:
+            _finish(name, left)
+            return left
+        if champion == left.champion:
             lock.check()
             _set(name, PREVIOUS, left.previous)
-        mlflow.MlflowClient().set_terminated(left.run_id, _MOVED if champion == left.to else _BROKEN_OFF)
+        mlflow.MlflowClient().set_terminated(left.run_id, _BROKEN_OFF)
         return left
 
 

@@ -2,60 +2,23 @@
 
     proof = prove("tpo-demo", "3")
     proof.is_intact, proof.answer
+    check_files("tpo-demo", "2")      # all that does not need the model to be loaded
 
-Nothing of a package is run before its files are known to be those that were registered: loading it runs its code.
+It is asked in a process of its own, on the code that travels with it, as a server would run it. Nothing of a package is
+run before its files are known to be those that were registered: loading it runs its code.
 """
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tpo.errors import UserError
+from tpo.registry.ask import Said, ask_package
 from tpo.registry.evidence import Proof
-from tpo.registry.tracking import connect, readable_errors, redact
-from tpo.store import digest
+from tpo.registry.stored import fetched, find_checkpoint, package_digest
+from tpo.registry.tracking import connect, readable_errors
 
-# Written by MLflow into the copy that it fetches of a registered version.
-_NOT_PACKAGED = "registered_model_meta"
-
-
-@contextmanager
-def fetched(uri: str) -> Iterator[Path]:
-    """The files of a logged model or registered version, for the length of a block."""
-    import mlflow
-
-    connect()
-    with tempfile.TemporaryDirectory() as scratch:
-        with readable_errors(f"give the files of {uri}"):
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=scratch)
-        yield Path(scratch)
-
-
-def package_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of all files of a package."""
-    return digest(*sorted(path for path in folder.iterdir() if path.name not in (_NOT_PACKAGED, "__pycache__")))
-
-
-def answer(folder: Path, example: Mapping[str, str]) -> str:
-    """What the packaged model says to an example {"video": path, "question": text}.
-
-    Raises:
-        UserError: its base model or the video is not here, or cannot be used.
-    """
-    return _ask(_load(folder), example)
-
-
-def _load(folder: Path) -> Any:
-    import mlflow
-
-    return mlflow.pyfunc.load_model(str(folder))
-
-
-def _ask(model: Any, example: Mapping[str, str]) -> str:
-    return str(model.predict([dict(example)])[0])
+_CHANGED = "its files in the registry are not those that were registered"
 
 
 def prove(name: str, version: str) -> Proof:
@@ -64,19 +27,14 @@ def prove(name: str, version: str) -> Proof:
     Raises:
         UserError: the registry cannot be asked, or has no such version.
     """
-    import mlflow
-
-    connect()
-    with readable_errors(f"find version {version} of {name}"):
-        tags = mlflow.MlflowClient().get_model_version(name, version).tags
-    found_out: dict[str, Any] = {
-        "answer": None,
-        "problem": "its files in the registry are not those that were registered",
-    }
+    tags = _tags(name, version)
+    found_out: dict[str, Any] = {"answer": None, "problem": _CHANGED}
     with fetched(f"models:/{name}/{version}") as folder:
         found = package_digest(folder)
         if found == tags.get("package_digest"):
-            found_out = _try(folder, json.loads(tags.get("example", "{}")))
+            example = json.loads(tags.get("example", "{}"))
+            video, question = example.get("video", ""), example.get("question", "")
+            found_out = outcome(ask_package(str(folder), video, question), video)
     return Proof(
         version=version,
         candidate_id=tags.get("candidate_id", ""),
@@ -86,15 +44,32 @@ def prove(name: str, version: str) -> Proof:
     )
 
 
-def _try(folder: Path, example: Mapping[str, str]) -> dict[str, Any]:
-    from mlflow.exceptions import MlflowException
+def outcome(said: Said, video: str) -> dict[str, str | None]:
+    """Answer and problem of a `Proof`, of what a model said about a video."""
+    if said.answer is not None and said.answer.strip():
+        return {"answer": said.answer}
+    problem = said.error or "its answer is empty"
+    if said.loaded and not Path(video).is_file():
+        problem = f"the video of its example, {video!r}, is not here (`dvc checkout` brings the project's videos)"
+    return {"answer": None, "problem": problem}
 
-    try:
-        model = _load(folder)
-        video = example.get("video", "")
-        if not Path(video).is_file():
-            problem = f"the video of its example, {video!r}, is not here (`dvc checkout` brings the project's videos)"
-            return {"answer": None, "problem": problem, "lacks_video": True}
-        return {"answer": _ask(model, example)}
-    except (UserError, MlflowException, ImportError, OSError, RuntimeError, ValueError) as error:
-        return {"answer": None, "problem": (redact(str(error)).splitlines() or [type(error).__name__])[0]}
+
+def check_files(name: str, version: str) -> None:
+    """That the files of a version are those that were registered, and an adapter's base is the same.
+
+    Raises:
+        UserError: they are not, the registry cannot be asked, or it has no such version.
+    """
+    tags = _tags(name, version)
+    with fetched(f"models:/{name}/{version}") as folder:
+        if package_digest(folder) != tags.get("package_digest"):
+            raise UserError(f"Version {version} of {name!r}: {_CHANGED}.")
+        find_checkpoint(folder)
+
+
+def _tags(name: str, version: str) -> dict[str, str]:
+    import mlflow
+
+    connect()
+    with readable_errors(f"find version {version} of {name}"):
+        return dict(mlflow.MlflowClient().get_model_version(name, version).tags)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tpo.errors import UserError
 from tpo.records import Record
 from tpo.registry.package import versions
-from tpo.registry.proof import fetched
+from tpo.registry.stored import fetched
 
 _PROJECT = "artifacts/project"
 
