@@ -201,6 +201,17 @@ def test_a_link_inside_the_folder_is_followed(prober: Prober, tmp_path: Path) ->
     assert sound_video(prober, tmp_path / "b.mp4").id == sound_video(prober, tmp_path / "a.mp4").id
 
 
+def test_another_tpo_in_the_folder_is_not_the_one_that_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tpo").mkdir()
+    (tmp_path / "tpo/__init__.py").write_text("raise SystemExit('the wrong one')")
+    write_numbered(tmp_path / "clip.mp4", every(0.1, 5))
+    monkeypatch.chdir(tmp_path)
+    with Prober(tmp_path / "frames") as prober:
+        sound_video(prober, tmp_path / "clip.mp4")
+
+
 def test_one_child_serves_many_files(tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", every(0.1, 5))
     with Prober(tmp_path / "frames") as prober:

@@ -111,7 +111,9 @@ def ask_package(uri: str, video: str, question: str) -> Said:
     environment.pop("TPO_VIDEO_ROOT", None)  # a person may ask about any file
     command = [sys.executable, "-P", str(_SCRIPT), uri, video, question]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:  # killed, for its memory perhaps
+    if done.returncode < 0:
+        return Said(error=f"its process was killed (signal {-done.returncode}); it may have had too little memory")
+    if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
         return Said(error=redact(last))
     said = Said.model_validate_json(done.stdout.splitlines()[-1])

@@ -125,8 +125,14 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders write there what the answer says anyway
             bufsize=0,  # `select` must see every line that is there to be read
-            # The child finds the `tpo` that we are, and sets no memory aside for a core each in NumPy.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ
+            | {
+                # The child finds the `tpo` that we are, and not first one in the folder that it starts in: a
+                # registered model brings its own.
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "PYTHONSAFEPATH": "1",
+                "OPENBLAS_NUM_THREADS": "1",  # NumPy would set memory aside for a core each
+            },
         )
 
     @property
