@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from processes import edit_params, must_work, start
 from typer.testing import CliRunner
 
+from flows.decision import as_markdown
 from flows.register import METRICS, measured, noted, read_json
 from tpo.cli import app
 from tpo.curation.contamination import check_questions
@@ -31,7 +33,7 @@ from tpo.evaluation.metrics import metrics
 from tpo.evaluation.scoring import predict
 from tpo.models import model_id
 from tpo.params import load_params
-from tpo.records import Checked, Condition, GateDecision, Item, PreferencePair, Role, Video
+from tpo.records import Checked, Condition, GateDecision, GateRule, Item, PreferencePair, Role, Video
 from tpo.registry.tracking import log_stage
 from tpo.store import Manifest, digest, publish
 from tpo.validation.checkpoint import ValidationVerdict
@@ -215,6 +217,16 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
     assert "tpo-demo/3  challenger" in shown
     assert f"model      full {first} of base" in shown
     assert "rollback 2 → 1 by " in shown
+
+
+def test_what_a_decision_says_is_no_markup_on_prefects_pages() -> None:
+    evil = "<b>x</b> [link](javascript:y) | *z*\n# head"
+    rule = GateRule(name="answers", passed=False, value=evil, threshold=evil, reason=evil)
+    decision = GateDecision(promote=False, rules=(rule,), summary=evil, id="d")
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(as_markdown(decision))
+    assert page.count("<td>") == 5, "it stays in its cell"
+    assert page.count("&lt;b&gt;x&lt;/b&gt;") == 4
+    assert not any(tag in page for tag in ("<b>", "<a ", "<em>", "<h1>"))
 
 
 @pytest.mark.parametrize("content", [b"", b'{"all": ', b"\xff\xfe", b"[]", b"3"])
