@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from tpo.records import GateRule, PreferencePair
 from tpo.report.charts import bars
 from tpo.report.page import cut, in_unit, write_html
+from tpo.report.summary import collect, to_text, validation_text
 from tpo.store import Manifest, publish, read_records
+from tpo.validation.checkpoint import Outcome, ValidationVerdict
 
+ROOT = Path(__file__).resolve().parents[2]
 MORE_EVIL = '<img src="http://evil.example/x" onerror=alert(1)> \u202egnp.elif \U0001f9ed $x$ '
 
 
@@ -43,7 +47,7 @@ def add_file(root: Path, name: str, text: str) -> None:
 
 def test_the_run_is_told_in_a_line_with_its_reason(finished: Path):
     text = said(page_of(finished))
-    assert "Better: +50.0 points [+50.0, +50.0], p 0.0078 (Holm)" in text
+    assert "Better than the base: +50.0 points [+50.0, +50.0], p 0.0078 (Holm)" in text
     assert "Tuned minus base on 16 items, 8 videos: base 50.0 % [28.0, 72.0], tuned 100.0 % [80.6, 100.0]." in text
     assert "✗ Not promoted. Refused: the evaluation is of b, but the registered version is not known" in text
     assert "Version 2 is challenger, champion is 1." in text
@@ -80,10 +84,10 @@ def test_lengths_that_are_not_known_are_counted(finished: Path):
 def test_training_curves_are_drawn_from_what_was_measured(finished: Path):
     add_file(finished, "training/curves.csv", "step,loss/preference,rewards/margins\n1,0.693,0.0\n2,0.6,0.1\n3,0.5,\n")
     text = said(page_of(finished))
-    assert "Measured points: 3 of preference." in text
-    assert "Measured points: 2 of trained on." in text
+    assert "Measured points: preference 3." in text
+    assert "Measured points: trained on 2." in text
     add_file(finished, "training/held_out.csv", "step,eval_rewards/margins\n2,0.2\n")
-    assert "Measured points: 2 of trained on, 1 of held out." in said(page_of(finished))
+    assert "Measured points: trained on 2; held out 1." in said(page_of(finished))
 
 
 def test_the_table_has_accuracy_and_difference_with_intervals_by_benchmark_and_by_duration(finished: Path):
@@ -94,13 +98,16 @@ def test_the_table_has_accuracy_and_difference_with_intervals_by_benchmark_and_b
     assert "No other model was champion, or it was not asked" in text
 
 
-def test_the_champion_stands_beside_base_and_tuned(finished: Path):
+def test_the_champion_stands_beside_base_and_tuned_in_every_benchmark_and_by_duration(finished: Path):
     share = {f"accuracy_{role}{end}": 0.75 for role in ("champion", "tuned") for end in ("", "_low", "_high")}
     gain = {"difference": 0.25, "difference_low": 0.1, "difference_high": 0.4, "num_items": 16, "num_videos": 8}
-    add_metrics(finished, champion={"all": share | gain})
+    against = share | gain
+    add_metrics(finished, champion={"all": against, "mlvu": against | {"duration_group": {"short": against}}})
     page = page_of(finished)
-    assert "tuned minus champion +25.0 [+10.0, +40.0] points, 16 items, 8 videos" in said(page)
-    assert ">champion</text>" in page
+    row = "+50.0 [+50.0, +50.0] 75.0 % [75.0, 75.0] +25.0 [+10.0, +40.0]"
+    assert said(page).count(row) == 3, "all, mlvu and its short videos"
+    assert page.count(">champion</text>") == 2
+    assert "Champion 75.0 % [75.0, 75.0], tuned minus champion +25.0" in to_text(collect(finished))
 
 
 def test_controls_say_what_each_model_loses(finished: Path):
@@ -142,10 +149,11 @@ def test_runs_of_mlflow_and_prefect_can_be_found(finished: Path, monkeypatch: py
     facts = {"mlflow_run_id": "abc123"}
     evaluated = Manifest(stage="evaluate", item="items", items_in=8, items_out=8, set_aside={}, seconds=1, facts=facts)
     publish(finished / "data/evaluation", {}, evaluated)
+    monkeypatch.setenv("PREFECT_API_URL", "http://me:s3cret@flows.example/api")
     page = page_of(finished, register="flow-7")
     assert '<a href="https://***@tracking.example/#/runs/abc123">abc123</a>' in page
     assert "s3cret" not in page
-    assert "Prefect run, register flow-7" in said(page)
+    assert '<a href="http://***@flows.example/runs/flow-run/flow-7">flow-7</a>' in page
     assert '<a href="data_docs/index.html">' in page
 
 
@@ -220,9 +228,34 @@ def test_a_rules_numbers_have_units():
     assert in_unit(rule("complete"), None) == "none"
 
 
+def test_a_long_id_is_cut_as_far_as_it_still_tells_two_apart():
+    rule = GateRule(name="answers_from_registry", passed=True, value="0123456789abcdef" * 4, threshold="", reason="")
+    assert in_unit(rule, rule.value) == "0123456789abcdef…"
+
+
+def test_the_confidence_of_the_intervals_is_that_of_the_settings(finished: Path):
+    assert "All intervals are at" not in said(page_of(finished))
+    shutil.copy(ROOT / "params.yaml", finished)
+    assert "All intervals are at 95 %." in said(page_of(finished))
+
+
+def test_what_is_a_warning_only_is_told_apart_from_what_stops_training():
+    outcome = Outcome(
+        suite="videos", name="is_captioned", expected="", severity="warning", passed=False, observed=None,
+        unexpected_count=0, unexpected_ids=(), error=None,
+    )  # fmt: skip
+    broken = outcome.model_copy(update={"name": "has_frames", "severity": "critical"})
+    assert validation_text(ValidationVerdict(success=True, outcomes=(outcome,))) == (
+        "passed, 1 expectations; warned of: is_captioned"
+    )
+    assert validation_text(ValidationVerdict(success=False, outcomes=(outcome, broken))) == (
+        "failed, 2 expectations; not met: has_frames; warned of: is_captioned"
+    )
+
+
 def test_a_curve_of_many_steps_is_drawn_by_few_points_and_the_caption_says_so(finished: Path):
     steps = range(3000)
     add_file(finished, "training/curves.csv", "\n".join(["step,loss/sft", *(f"{step},{step % 7}" for step in steps)]))
     page = page_of(finished)
-    assert "Measured points: 3000 of SFT (means of 20 drawn)." in said(page)
+    assert "Measured points: SFT 3,000 (means of 20 drawn)." in said(page)
     assert len(page.encode()) < 100_000

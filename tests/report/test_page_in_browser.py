@@ -22,6 +22,7 @@ def test_the_report_fits_a_phone_changes_with_the_scheme_and_breaks_no_rule_of_i
 ) -> None:
     path = finished / "data/pairs/pairs.jsonl"
     evil = {"question": "x" * 100_000, "chosen": "<script>document.title = 'taken'</script>\u202e<b>"}
+    evil["rejected"] = "\u05e9\u05dc\u05d5\u05dd <i>"  # Hebrew
     pairs = [pair.model_copy(update=evil) for pair in read_records(path, PreferencePair)]
     path.write_text("".join(pair.model_dump_json() + "\n" for pair in pairs), encoding="utf-8")
     write_html(finished)
@@ -38,6 +39,11 @@ def test_the_report_fits_a_phone_changes_with_the_scheme_and_breaks_no_rule_of_i
         assert page.value("document.title") == "Temporal Preference Optimization: report"
         assert page.value("document.querySelectorAll('script, img, td b').length") == 0
         charts = page.value("[...document.querySelectorAll('svg[role=img] > title')].map(title => title.textContent)")
-        assert charts == ["Question types", "Answer lengths", "Durations of the videos", "Accuracy"]
+        assert charts[:3] == ["Question types", "Answer lengths", "Durations of the videos"]
+        assert charts[3:] == ["Accuracy", "Accuracy by duration"]
+        ways = "[...document.querySelectorAll('details tr:nth-child(2) bdi')].map(one => getComputedStyle(one))"
+        assert page.value(f"{ways}.map(one => one.direction + ' ' + one.unicodeBidi)") == [
+            "ltr isolate", "ltr isolate", "rtl isolate",
+        ]  # fmt: skip
         assert page.value("performance.getEntriesByType('resource').length") == 0
         assert page.problems == []

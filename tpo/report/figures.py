@@ -5,7 +5,7 @@ A file that is not there, or says nothing, gives no chart: the page says so in i
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -137,7 +137,7 @@ def training_figures(root: Path) -> tuple[Figure, ...]:
     figures = []
     for title, candidates, unit, meaning in charts:
         if lines := [line for line in candidates if line]:
-            points = ", ".join(f"{len(line.x)} of {line.name}{_together(line)}" for line in lines)
+            points = "; ".join(f"{line.name} {len(line.x):,}{_together(line)}" for line in lines)
             svg = curves(title, lines, "step", unit)
             figures.append(Figure(svg, f"{title}: {meaning}. Measured points: {points}."))
     return tuple(figures)
@@ -158,45 +158,45 @@ def _together(line: Line) -> str:
     return f" (means of {size} drawn)" if size > 1 else ""
 
 
-def benchmark_figure(scores: Sequence[Score], champion: Score | None) -> Figure | None:
-    """Base, tuned model and, over all benchmarks, the champion."""
+def accuracy_figure(title: str, scores: Sequence[Score]) -> Figure | None:
+    """Base, tuned model and, where another one is champion, that, on each row's questions."""
     if not scores:
         return None
     series = {
         "base": [_span(score.name, score.base) for score in scores],
         "tuned": [_span(score.name, score.tuned) for score in scores],
+        "champion": [_span(score.name, score.champion) for score in scores if score.champion],
     }
-    if champion is not None:
-        series["champion"] = [_span("all", champion.base)]
-    title = "Accuracy"
+    svg = spans(title, {name: found for name, found in series.items() if found}, "% right")
     asked = "; ".join(f"{score.name}: {score.asked}" for score in scores)
-    return Figure(spans(title, series, "% right"), f"{title} with intervals. {asked}.")
+    return Figure(svg, f"{title} with intervals. {asked}.")
 
 
 def _span(label: str, share: Estimate) -> Span:
     return Span(label=label, value=100 * share.value, low=100 * share.low, high=100 * share.high)
 
 
-def needle_figures(root: Path) -> tuple[Figure, ...]:
-    """Where in a video a needle is found, by each model, and the difference."""
+def needle_figures(root: Path) -> dict[str, tuple[Figure, ...]]:
+    """Where in a video a needle is found, by each model, and the difference; by how needles were put there."""
     found, differences = (_rows(root / "reports" / name) for name in ("needle.csv", "needle_difference.csv"))
-    figures = []
-    for mode in dict.fromkeys(row["mode"] for row in found):
-        unit = "frames" if mode == "after_sampling" else "minutes"
-        where = mode.replace("_", " ")
-        for model in dict.fromkeys(row["model"] for row in found):
-            if rows := [row for row in found if (row["mode"], row["model"]) == (mode, model)]:
-                title = f"Needle {where}, {model}"
-                cells = [_cell(row, "accuracy", "{:.0f}") for row in rows]
-                svg = heat_map(title, cells, "depth, % of the video", unit, "Blues", (0, 1.25))
-                figures.append(Figure(svg, f"{title}: % found, {_questions(rows)}{_not_sampled(rows)}."))
-        if rows := [row for row in differences if row["mode"] == mode]:
-            title = f"Needle {where}, tuned minus base"
-            cells = [_cell(row, "difference", "{:+.0f}") for row in rows]
-            svg = heat_map(title, cells, "depth, % of the video", unit, "RdBu", (-1, 1))
-            changed = f"{_sum(rows, 'gained')} gained, {_sum(rows, 'lost')} lost"
-            figures.append(Figure(svg, f"{title}: points, {_questions(rows)}; {changed}."))
-    return tuple(figures)
+    modes = dict.fromkeys(row["mode"] for row in found)
+    return {mode.replace("_", " "): tuple(_needle_maps(mode, found, differences)) for mode in modes}
+
+
+def _needle_maps(mode: str, found: Rows, differences: Rows) -> Iterator[Figure]:
+    unit, where = "frames" if mode == "after_sampling" else "minutes", mode.replace("_", " ")
+    for model in dict.fromkeys(row["model"] for row in found):
+        if rows := [row for row in found if (row["mode"], row["model"]) == (mode, model)]:
+            title = f"Needle {where}, {model}"
+            cells = [_cell(row, "accuracy", "{:.0f}") for row in rows]
+            svg = heat_map(title, cells, "depth, % of the video", unit, "Blues", (0, 1.25))
+            yield Figure(svg, f"{title}: % found, {_questions(rows)}{_not_sampled(rows)}.")
+    if rows := [row for row in differences if row["mode"] == mode]:
+        title = f"Needle {where}, tuned minus base"
+        cells = [_cell(row, "difference", "{:+.0f}") for row in rows]
+        svg = heat_map(title, cells, "depth, % of the video", unit, "RdBu", (-1, 1))
+        changed = f"{_sum(rows, 'gained')} gained, {_sum(rows, 'lost')} lost"
+        yield Figure(svg, f"{title}: points, {_questions(rows)}; {changed}.")
 
 
 def _cell(row: Mapping[str, str], column: str, form: str) -> Cell:

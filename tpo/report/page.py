@@ -5,15 +5,18 @@
 All text in it is escaped, kept apart from text that runs the other way, and cut where it is long.
 """
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from markupsafe import Markup
 
+from tpo.params import load_params
 from tpo.records import GateRule
 from tpo.registry.tracking import redact, tracking_uri
-from tpo.report.figures import benchmark_figure, data_figures, needle_figures, training_figures
-from tpo.report.scores import percent, points
+from tpo.report.figures import accuracy_figure, data_figures, needle_figures, training_figures
+from tpo.report.scores import Estimate, percent, points
 from tpo.report.summary import (
     REPORT,
     Summary,
@@ -27,7 +30,8 @@ from tpo.report.summary import (
 from tpo.store import write_atomic
 
 _MOST_CHARACTERS = 400
-_MLFLOW_UI = "http://127.0.0.1:5000"  # where `mlflow ui` serves
+_MLFLOW_UI, _PREFECT_UI = "http://127.0.0.1:5000", "http://127.0.0.1:4200"  # where the two serve by default
+_LONG_ID = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{16,}\b")
 _COUNTED = {"measured": "videos", "complete": "items"}  # rules whose value is no share
 
 
@@ -46,7 +50,8 @@ def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "counts": counts, "cut": cut}
+    environment.filters |= {"counts": counts, "cut": cut}
+    environment.filters |= {name: _unbroken(form) for name, form in {"percent": percent, "points": points}.items()}
     summary = collect(root)
     page = environment.get_template("index.html.jinja").render(
         summary=summary,
@@ -60,11 +65,16 @@ def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
         unanswered=unanswered_videos(summary),
         data=data_figures(root),
         training=training_figures(root),
-        accuracy=benchmark_figure(summary.scores, summary.champion),
+        accuracy=[
+            figure
+            for title, scores in (("Accuracy", summary.scores), ("Accuracy by duration", summary.durations))
+            if (figure := accuracy_figure(title, scores))
+        ],
         needles=needle_figures(root),
         in_unit=in_unit,
+        sure=_confidence(root),
         mlflow=_mlflow_links(summary.mlflow_runs),
-        flow_runs=flow_runs or {},
+        prefect=_prefect_links(flow_runs or {}),
     )
     write_atomic(root / REPORT, page)
 
@@ -76,9 +86,16 @@ def _tone(summary: Summary) -> str:
 
 
 def _headline(verdict: str) -> str:
-    """ "not shown: +8.3 points …" → "Not shown to be better: +8.3 points …" """
-    told = verdict.replace("not shown:", "not shown to be better:", 1)
-    return told[:1].upper() + told[1:]
+    """ "not shown: +8.3 points …" → "Not shown to be better than the base: +8.3 points …" """
+    outcome, colon, numbers = verdict.partition(":")
+    told = outcome.replace("not shown", "not shown to be better")
+    return f"{told[:1].upper()}{told[1:]} than the base{colon}{numbers}" if verdict else ""
+
+
+def _confidence(root: Path) -> float | None:
+    """Of all intervals of the evaluation; none = the settings are not here."""
+    settings = root / "params.yaml"
+    return load_params(settings).evaluate.confidence if settings.is_file() else None
 
 
 def _outcome(summary: Summary) -> str:
@@ -92,6 +109,17 @@ def _mlflow_links(runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     uri = redact(tracking_uri())
     server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _MLFLOW_UI
     return {stage: (run_id, f"{server}/#/runs/{run_id}") for stage, run_id in runs.items()}
+
+
+def _unbroken(form: Callable[[Estimate], str]) -> Callable[[Estimate], str]:
+    """The same text, of which no line ends within an interval."""
+    return lambda estimate: form(estimate).replace(", ", ",\N{NO-BREAK SPACE}")
+
+
+def _prefect_links(runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The same for Prefect's runs, by what ran: on the server, or where `prefect server start` would serve."""
+    server = redact(os.environ.get("PREFECT_API_URL", "")).rstrip("/").removesuffix("/api") or _PREFECT_UI
+    return {what: (run_id, f"{server}/runs/flow-run/{run_id}") for what, run_id in runs.items()}
 
 
 def cut(text: str) -> str:
@@ -109,7 +137,7 @@ def in_unit(rule: GateRule, value: float | str | bool | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return _LONG_ID.sub(r"\1…", value)
     if unit := _COUNTED.get(rule.name):
         return f"{value:g} {unit}"
     if rule.name == "decontaminated":

@@ -17,13 +17,15 @@ class Estimate(Record):
 
 
 class Score(Record):
-    """Two models on the same questions."""
+    """Base and tuned model, and the champion where it is a third one and was asked, on the same questions."""
 
     name: str
     asked: str = Field(description="how many questions, about how many videos")
     base: Estimate
     tuned: Estimate
-    difference: Estimate
+    difference: Estimate = Field(description="tuned minus base")
+    champion: Estimate | None = None
+    over_champion: Estimate | None = Field(None, description="tuned minus champion")
 
 
 class Drop(Record):
@@ -38,32 +40,39 @@ class Drop(Record):
 
 def benchmark_scores(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
     """What is decided on: all benchmarks together, then each, by log-probability with everything to see."""
-    return tuple(_score(name, numbers) for name, numbers in metrics.items() if "accuracy_tuned" in numbers)
+    champion = metrics.get("champion", {})
+    return tuple(
+        _score(name, numbers, champion.get(name)) for name, numbers in metrics.items() if "accuracy_tuned" in numbers
+    )
 
 
 def scores_beside(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
     """The same questions asked in other ways, over all benchmarks, and the needle test."""
+    everything, champion = _ways(metrics), _ways(metrics.get("champion", {}))
+    rows = [
+        _score(name, numbers, champion.get(name))
+        for name, numbers in everything.items()
+        if numbers and _says_more(numbers, metrics["all"])
+    ]
+    return (*rows, *(_needle(mode, numbers) for mode, numbers in metrics.get("needle", {}).items()))
+
+
+def _ways(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked of all benchmarks together, by how it was asked."""
     everything = metrics.get("all", {})
     named = {"as written": everything.get("generation"), "without defects": everything.get("without_defects")}
-    named |= {name.replace("_", " "): numbers for name, numbers in everything.get("conditions", {}).items()}
-    rows = [_score(name, numbers) for name, numbers in named.items() if numbers and _says_more(numbers, everything)]
-    return (*rows, *(_needle(mode, numbers) for mode, numbers in metrics.get("needle", {}).items()))
+    return named | {name.replace("_", " "): numbers for name, numbers in everything.get("conditions", {}).items()}
 
 
 def duration_scores(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
     """Each benchmark's groups of video durations, as the benchmark names them."""
+    champion = metrics.get("champion", {})
     return tuple(
-        _score(f"{name}, {group}", numbers)
+        _score(f"{name}, {group}", numbers, champion.get(name, {}).get("duration_group", {}).get(group))
         for name, found in metrics.items()
         for group, numbers in found.get("duration_group", {}).items()
         if "accuracy_tuned" in numbers
     )
-
-
-def champion_score(metrics: Mapping[str, Any]) -> Score | None:
-    """The champion, in `base`'s place, against the tuned model over all benchmarks; none = it was not asked."""
-    numbers = metrics.get("champion", {}).get("all", {})
-    return _score("champion", numbers, before="champion") if "accuracy_tuned" in numbers else None
 
 
 def control_drops(metrics: Mapping[str, Any]) -> tuple[Drop, ...]:
@@ -87,13 +96,16 @@ def _says_more(numbers: Mapping[str, Any], everything: Mapping[str, Any]) -> boo
     return any(numbers[name] != everything[name] for name in ("num_items", "accuracy_base", "accuracy_tuned"))
 
 
-def _score(name: str, numbers: Mapping[str, Any], before: str = "base") -> Score:
+def _score(name: str, numbers: Mapping[str, Any], champion: Mapping[str, Any] | None = None) -> Score:
+    """`champion`: its numbers against the tuned model's on the same questions."""
     return Score(
         name=name,
         asked=_asked(numbers),
-        base=_estimate(numbers, f"accuracy_{before}"),
+        base=_estimate(numbers, "accuracy_base"),
         tuned=_estimate(numbers, "accuracy_tuned"),
         difference=_estimate(numbers, "difference"),
+        champion=_estimate(champion, "accuracy_champion") if champion else None,
+        over_champion=_estimate(champion, "difference") if champion else None,
     )
 
 
@@ -118,6 +130,7 @@ def _needle(mode: str, numbers: Mapping[str, Any]) -> Score:
         base=estimate(numbers["base"]["accuracy"]),
         tuned=estimate(numbers["tuned"]["accuracy"]),
         difference=estimate(numbers["difference"]),
+        champion=estimate(numbers["champion"]["accuracy"]) if "champion" in numbers else None,
     )
 
 
@@ -135,4 +148,13 @@ def to_lines(scores: tuple[Score, ...], width: int) -> list[str]:
         f"  {score.name:<{width}}  {percent(score.base)} → {percent(score.tuned)}, difference "
         f"{points(score.difference)}; {score.asked}"
         for score in scores
+    ]
+
+
+def champion_lines(scores: tuple[Score, ...]) -> list[str]:
+    """The champion over all benchmarks, where another model than the tuned one is."""
+    return [
+        f"  Champion {percent(score.champion)}, tuned minus champion {points(score.over_champion)}"
+        for score in scores[:1]
+        if score.champion and score.over_champion
     ]

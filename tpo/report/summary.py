@@ -22,7 +22,7 @@ from tpo.report.scores import (
     Drop,
     Score,
     benchmark_scores,
-    champion_score,
+    champion_lines,
     control_drops,
     duration_scores,
     scores_beside,
@@ -86,7 +86,6 @@ class Summary(Record):
     scores: tuple[Score, ...]
     beside: tuple[Score, ...]
     durations: tuple[Score, ...]
-    champion: Score | None
     drops: tuple[Drop, ...]
     verdict: str
     unanswered: dict[str, int]
@@ -127,7 +126,6 @@ def collect(root: Path) -> Summary:
         scores=benchmark_scores(metrics),
         beside=scores_beside(metrics),
         durations=duration_scores(metrics),
-        champion=champion_score(metrics),
         drops=control_drops(metrics),
         verdict=metrics.get("all", {}).get("verdict", ""),
         unanswered=metrics.get("incomplete", {}),
@@ -231,6 +229,7 @@ def to_text(summary: Summary) -> str:
         width = max(len(score.name) for score in scores)
         lines += ["", "Accuracy, base → tuned, with intervals", *to_lines(summary.scores, width)]
         lines += [*([f"  {summary.verdict}"] if summary.verdict else []), *to_lines(summary.beside, width)]
+        lines += champion_lines(summary.scores)
     if any(summary.unanswered.values()):
         lines.append(f"  Not asked as planned: {counts(unanswered_videos(summary))}")
     lines += ["", summary.decision.summary if summary.decision else "The gate has not decided yet."]
@@ -254,9 +253,10 @@ def lengths_text(lengths: Lengths) -> str:
 def validation_text(verdict: ValidationVerdict | None) -> str:
     if verdict is None:
         return "has not run"
-    failed = [outcome.name for outcome in verdict.outcomes if not outcome.passed]
     state = "passed" if verdict.success else "failed"
-    return f"{state}, {len(verdict.outcomes)} expectations" + (f"; not met: {', '.join(failed)}" if failed else "")
+    broken = {"not met": verdict.broken("critical"), "warned of": [*verdict.broken("warning"), *verdict.broken("info")]}
+    told = [f"{what}: {', '.join(outcome.name for outcome in found)}" for what, found in broken.items() if found]
+    return "; ".join([f"{state}, {len(verdict.outcomes)} expectations", *told])
 
 
 def promotion_text(promotion: Promotion) -> str:
