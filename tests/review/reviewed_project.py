@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ import yaml
 
 from tpo.demo.world import plan_events, write_video
 from tpo.evaluation.benchmarks import load_benchmarks
+from tpo.evaluation.needle import load_needles, plan_needles, show
 from tpo.evaluation.scoring import predict
+from tpo.params import NeedleParams
 from tpo.records import (
     Answer,
     Branch,
@@ -113,7 +116,7 @@ def make_project(folder: Path, num_pairs: int) -> list[PreferencePair]:
 
 
 def publish_evaluation(folder: Path) -> None:
-    """One question was gained, one was lost."""
+    """One question was gained, one was lost; a needle was found in the middle of a video."""
     row = {
         "video_id": "c", "video_path": "c.mp4", "candidates": ["a star", EVIL], "correct_choice": 1, "level": "L1",
         "topic_category": "KH", "question_category": "S2O", "subtitle_path": "c.json", "duration_group": 600,
@@ -127,7 +130,23 @@ def publish_evaluation(folder: Path) -> None:
         predict(lost, "base", right), predict(lost, "tuned", wrong), predict(gained, "base", wrong),
         predict(gained, "tuned", right),
     ]  # fmt: skip
-    publish_stage(folder, "evaluation", {"predictions.jsonl": predictions})
+    needles = folder / "benchmarks/needle"
+    for video, place in (
+        ("videos/b.mp4", "clips/b.mp4"),
+        ("benchmarks/longvideobench/videos/c.mp4", "haystacks/c.mp4"),
+    ):
+        (needles / place).parent.mkdir(parents=True)
+        shutil.copy(folder / video, needles / place)
+    question = {"id": "n", "clip": "b.mp4", "question": EVIL, "options": ["a star", "a moon"], "gold": 0}
+    (needles / "needles.json").write_text(json.dumps([question]))
+    wanted = NeedleParams(modes=("after_sampling",), num_frames=(8,), needle_frames=2, depths=(0.5,), per_cell=1)
+    with Prober(folder / ".tpo/frames") as prober:
+        clips, haystacks, _ = load_needles(needles, prober)
+        cases, _ = plan_needles(wanted, 8, clips, haystacks, 0)
+        shown = [show(case, needles, folder / ".tpo/needles", prober).shown for case in cases]
+    found = [predict(case.item, role, (-0.5, -2.0)) for case in cases for role in ("base", "tuned")]
+    files = {"predictions.jsonl": predictions, "needles.jsonl": found, "needles_shown.jsonl": shown}
+    publish_stage(folder, "evaluation", files)
 
 
 class Running:

@@ -254,6 +254,26 @@ def test_items_are_gained_or_lost_with_what_both_models_said_and_were_shown(tab:
     assert tab.get(f"/frames/{look['video_id']}/{at_ms}-540.jpg").status == 200
 
 
+def test_a_needle_is_seen_in_the_frames_that_borrow_it_from_its_clip(tab: Client) -> None:
+    in_the_middle, absent, alone = tab.get("/api/items", benchmark="needle").json
+    rows = tab.get("/api/items/rows", at=f"{in_the_middle},{absent},{alone}").json
+    assert [row["detail"] for row in rows] == [
+        "depth 50%, after sampling, 8 frames",
+        "needle absent, after sampling, 8 frames",
+        "needle alone, after sampling, clip",
+    ]
+    card = tab.get(f"/api/items/{in_the_middle}").json
+    assert (card["question"], card["options"], card["change"]) == (EVIL, ["a star", "a moon"], "both right")
+    look = tab.get(f"/api/items/{in_the_middle}/look").json
+    assert [len(look["frames_s"]), len(look["borrowed"]), len(look["needles_s"])] == [8, 2, 2]
+    for position, (video_id, moment_s) in look["borrowed"].items():
+        assert look["needles_s"][0][0] <= look["frames_s"][int(position)] < look["needles_s"][-1][1]
+        assert video_id != look["video_id"]
+        assert tab.get(f"/frames/{video_id}/{round(moment_s * 1000)}-160.jpg").status == 200
+    assert tab.get(f"/api/items/{absent}/look").json["needles_s"] == []
+    assert len(tab.get(f"/api/items/{alone}/look").json["needles_s"]) == 2
+
+
 def test_where_no_stage_has_run_the_page_says_what_to_run(tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml")
     pairs, items = PairShelf(tmp_path, params), ItemShelf(tmp_path, params)

@@ -109,6 +109,29 @@ def load_needles(folder: Path, prober: Prober) -> tuple[list[Needle], list[Video
     Raises:
         UserError: there is no `needles.json` or it is damaged, or no needle or no haystack is usable.
     """
+    items, sources, rejections = _read(folder)
+    clips = [(item, _check_clip(folder, item, prober)) for item in items]
+    needles = [Needle(item=item, clip=clip, source=sources[item.id]) for item, clip in clips if isinstance(clip, Video)]
+    rejections += [clip for _, clip in clips if isinstance(clip, Rejection)]
+    haystacks, unusable = _load_haystacks(folder, prober)
+    rejections += unusable
+    for what, usable in (("needle", needles), ("haystack", haystacks)):
+        if not usable:
+            why = f" The first that was set aside: {rejections[0].item}: {rejections[0].detail}" if rejections else ""
+            raise UserError(f"No usable {what} in {folder}. Expected: {LAYOUT}.{why}")
+    return needles, haystacks, rejections
+
+
+def find_questions(folder: Path) -> tuple[dict[str, Item], str]:
+    """The questions of a folder by their ids, or none and what is the matter: for work that does without videos."""
+    try:
+        return {item.id: item for item in _read(folder)[0]}, ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def _read(folder: Path) -> tuple[list[Item], dict[str, str | None], list[Rejection]]:
+    """The questions of `needles.json`, the video that each needle was cut from, and rows that are set aside."""
     file = folder / "needles.json"
     if not file.is_file():
         raise UserError(
@@ -126,16 +149,7 @@ def load_needles(folder: Path, prober: Prober) -> tuple[list[Needle], list[Video
         return item
 
     items, rejections = collect(NAME, file, _Row, to_item)
-    clips = [(item, _check_clip(folder, item, prober)) for item in items]
-    needles = [Needle(item=item, clip=clip, source=sources[item.id]) for item, clip in clips if isinstance(clip, Video)]
-    rejections += [clip for _, clip in clips if isinstance(clip, Rejection)]
-    haystacks, unusable = _load_haystacks(folder, prober)
-    rejections += unusable
-    for what, usable in (("needle", needles), ("haystack", haystacks)):
-        if not usable:
-            why = f" The first that was set aside: {rejections[0].item}: {rejections[0].detail}" if rejections else ""
-            raise UserError(f"No usable {what} in {folder}. Expected: {LAYOUT}.{why}")
-    return needles, haystacks, rejections
+    return items, sources, rejections
 
 
 def _load_haystacks(folder: Path, prober: Prober) -> tuple[list[Video], list[Rejection]]:
@@ -288,6 +302,15 @@ def _case(
         needle=needle,
         haystack=haystack,
     )
+
+
+def read_case_id(case_id: str) -> tuple[str, str]:
+    """Where the needle of a case is, as a depth from 0 to 1 or a `Control`, and the id of its question."""
+    _, _, length_or_alone, *others = case_id.split("/", 3)
+    if length_or_alone == Control.ALONE:
+        return length_or_alone, f"{NAME}/{others[0]}"
+    where, _, needle = others[0].split("/", 2)
+    return where, f"{NAME}/{needle}"
 
 
 def show(case: NeedleCase, folder: Path, spliced_dir: Path, prober: Prober) -> Scene:

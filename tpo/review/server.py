@@ -10,7 +10,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.resources import files
@@ -29,7 +29,7 @@ from starlette.routing import Route
 from tpo.curation.reviews import REVIEWS
 from tpo.errors import UserError
 from tpo.params import Params
-from tpo.records import PreferencePair, Record, Review, ReviewVerdict
+from tpo.records import PreferencePair, Record, Review, ReviewVerdict, View
 from tpo.review.access import Access
 from tpo.review.agreement import summarize
 from tpo.review.frames import FrameStore, NoSuchFrameError
@@ -225,11 +225,14 @@ class Handlers:
 
     def look(self, request: Request) -> Response:
         items = self._reviewing.items
-        found, view, path = items.look(_position(request, len(items)), self._reviewing.prober)
-        if view is None:
-            return _json(found)
-        self._reviewing.frames.offer(view.video_id, self._reviewing.folder(items.folder), path, [view])
-        return _json(found, background=BackgroundTask(self._reviewing.frames.prepare, view.video_id, [view]))
+        found, videos = items.look(_position(request, len(items)), self._reviewing.prober)
+        for path, view in videos:
+            self._reviewing.frames.offer(view.video_id, self._reviewing.folder(path.parent), path.name, [view])
+        return _json(found, background=BackgroundTask(self._prepare, [view for _, view in videos]))
+
+    def _prepare(self, views: Sequence[View]) -> None:
+        for view in views:
+            self._reviewing.frames.prepare(view.video_id, [view])
 
     def frame(self, request: Request) -> Response:
         wanted = request.path_params

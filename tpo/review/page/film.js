@@ -7,9 +7,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const PLAY_EVERY_MS = 400;
 
 export class Film {
-  // framesS: in the order to be shown; segments: [[startS, endS]]; lanes: [{name, mark, framesS}], what each one saw.
-  constructor({ videoId, durationS, framesS, segments = [], lanes = [], label }) {
-    Object.assign(this, { videoId, durationS, framesS, segments, lanes, playing: 0 });
+  // framesS: in the order to be shown; segments: [[startS, endS]], called `inside`; lanes: [{name, mark, framesS}], what
+  // each one saw; borrowed: {index: [videoId, momentS]}, frames that another video has in the place of this one's.
+  constructor({ videoId, durationS, framesS, segments = [], inside = "in the segment", lanes = [], borrowed = {}, label }) {
+    Object.assign(this, { videoId, durationS, framesS, segments, inside, lanes, borrowed, playing: 0 });
     this.large = el("img", { class: "large", alt: "", draggable: "false" });
     this.caption = el("p", { class: "moment" });
     this.strip = el("div", { class: "strip", role: "group", "aria-label": `${framesS.length} frames` });
@@ -22,8 +23,9 @@ export class Film {
     this.show(first < 0 ? 0 : first, false);
   }
 
-  address(moment, heightPx) {
-    return `/frames/${this.videoId}/${Math.round(moment * 1000)}-${heightPx}.jpg`;
+  address(index, heightPx) {
+    const [videoId, moment] = this.borrowed[index] ?? [this.videoId, this.framesS[index]];
+    return `/frames/${videoId}/${Math.round(moment * 1000)}-${heightPx}.jpg`;
   }
 
   isInside(moment) {
@@ -31,7 +33,7 @@ export class Film {
   }
 
   thumb(moment, index) {
-    const image = el("img", { alt: "", loading: "lazy", src: this.address(moment, 160), height: 72 });
+    const image = el("img", { alt: "", loading: "lazy", src: this.address(index, 160), height: 72 });
     const who = this.lanes.filter((lane) => lane.framesS.includes(moment));
     const marks = who.map((lane) => el("span", { class: `mark ${lane.mark}`, text: lane.name }));
     const seen = who.length ? `, seen for ${who.map((lane) => lane.name).join(" and ")}` : "";
@@ -41,7 +43,7 @@ export class Film {
       {
         type: "button",
         class: inside ? "thumb is-inside" : "thumb",
-        "aria-label": `Frame at ${clock(moment)}${inside ? ", in the segment" : ""}${seen}`,
+        "aria-label": `Frame at ${clock(moment)}${inside ? `, ${this.inside}` : ""}${seen}`,
         on: { click: () => this.show(index) },
       },
       image,
@@ -82,9 +84,9 @@ export class Film {
     this.thumbs[this.at]?.removeAttribute("aria-current");
     this.at = index;
     const moment = this.framesS[index];
-    this.large.src = this.address(moment, 540);
+    this.large.src = this.address(index, 540);
     this.large.alt = `The video at ${clock(moment)}`;
-    const segment = this.isInside(moment) ? ", in the segment" : "";
+    const segment = this.isInside(moment) ? `, ${this.inside}` : "";
     this.caption.textContent = `${clock(moment)} of ${clock(this.durationS)}${segment} · frame ${index + 1} of ${this.framesS.length}`;
     this.thumbs[index].setAttribute("aria-current", "true");
     const place = (1000 * moment) / this.durationS;

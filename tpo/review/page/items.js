@@ -92,6 +92,9 @@ export class ItemView {
   }
 
   models() {
+    const models = Object.values(this.shown.said);
+    const wrote = models.some((one) => one.text);
+    const told = models.some((one) => one.status !== "ok" || one.detail);
     const rows = Object.entries(this.shown.said).map(([role, one]) => {
       const span = one.span_s ? `${one.span_s[0].toFixed(1)} to ${one.span_s[1].toFixed(1)} s` : "";
       const letter = one.predicted === null ? "" : (LETTERS[one.predicted] ?? "");
@@ -101,11 +104,11 @@ export class ItemView {
         el("th", { scope: "row" }, el("span", { class: `swatch of-${role}` }), ` ${role}`),
         el("td", { text: one.correct ? "✓ right" : "✕ wrong" }),
         el("td", { text: letter || span || "–" }),
-        said("td", one.text || "", { class: "reply" }),
-        said("td", [one.status === "ok" ? "" : words(one.status), one.detail].filter(Boolean).join(": ")),
+        wrote ? said("td", one.text, { class: "reply" }) : null,
+        told ? said("td", [one.status === "ok" ? "" : words(one.status), one.detail].filter(Boolean).join(": ")) : null,
       );
     });
-    const head = ["model", "", "answer", "what it wrote", "status"];
+    const head = ["model", "", "answer", ...(wrote ? ["what it wrote"] : []), ...(told ? ["status"] : [])];
     return el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows)));
   }
 
@@ -114,7 +117,16 @@ export class ItemView {
       this.frames.textContent = `No frames: ${look.problem}.`;
       return;
     }
-    this.film = new Film({ videoId: look.video_id, durationS: look.duration_s, framesS: look.frames_s, segments: this.shown.spans_s, label: "Frames that the models were shown, in their order" });
+    const isNeedle = this.shown.benchmark === "needle";
+    this.film = new Film({
+      videoId: look.video_id,
+      durationS: look.duration_s,
+      framesS: look.frames_s,
+      segments: isNeedle ? look.needles_s : this.shown.spans_s,
+      inside: isNeedle ? "shows the needle" : "in the segment",
+      borrowed: look.borrowed,
+      label: "Frames that the models were shown, in their order",
+    });
     this.frames.replaceWith(this.film.element);
     this.film.center();
   }
