@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _QUIET = (
@@ -23,7 +24,7 @@ _KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Escape": 27}
 class Page:
     """The one tab of a browser."""
 
-    def __init__(self, connection: ClientConnection):
+    def __init__(self, connection: Connection):
         self._connection = connection
         self._number = 0
         self.problems: list[str] = []
