@@ -40,6 +40,7 @@ from tpo.video.sample import dense, segment, without_segment
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = '<img src=x onerror="document.title=1"><script>document.title=2</script> \u202egnp.exe \U0001f980 </textarea>'
 LONG = f"{EVIL} {'x' * 100_000}"
+HEBREW = "\u05de\u05d4 \u05e7\u05d5\u05d3\u05dd?"
 
 
 def publish_stage(folder: Path, stage: str, files: dict[str, list[Record]]) -> None:
@@ -86,7 +87,7 @@ def make_project(folder: Path, num_pairs: int) -> list[PreferencePair]:
     with Prober(folder / ".tpo/frames") as prober:
         files = sorted((folder / "videos").iterdir())
         videos = [found for file in files if isinstance(found := prober.probe(folder / "videos", file), Video)]
-    texts = [f"What is number {number}?" if number != 1 else EVIL for number in range(num_pairs)]
+    texts = [{1: EVIL, 2: HEBREW}.get(number, f"What is number {number}?") for number in range(num_pairs)]
     queries = [a_query(videos[number % len(videos)], number, text) for number, text in enumerate(texts)]
     pairs = [
         a_pair(videos[number % len(videos)], query, number, LONG if number == 1 else f"chosen {number}")
@@ -152,10 +153,15 @@ def publish_evaluation(folder: Path) -> None:
 class Running:
     """A review server as a process of its own."""
 
-    def __init__(self, process: "subprocess.Popen[str]", address: str):
+    def __init__(self, process: "subprocess.Popen[str]", address: str, stderr: Path):
         self.process = process
         self.address = address
         self.origin, _, self.token = address.partition("/?token=")
+        self._stderr = stderr
+
+    @property
+    def complaints(self) -> str:
+        return self._stderr.read_text()
 
 
 @contextmanager
@@ -163,11 +169,17 @@ def served(folder: Path, reviewer: str = "anna") -> Iterator[Running]:
     """`tpo review` in a project, killed at the end (SIGKILL: nothing may depend on a good end)."""
     command = [sys.executable, "-m", "tpo.cli", "review", "--no-browser", "--reviewer", reviewer]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    stderr = folder / f"stderr of {reviewer}"
+    with (
+        stderr.open("w") as complaints,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=complaints, text=True
+        ) as process,
+    ):  # fmt: skip
         try:
             assert process.stdout
             told = process.stdout.readline()
-            assert "http://127.0.0.1:" in told, told
-            yield Running(process, told.split()[-1])
+            assert "http://127.0.0.1:" in told, told + stderr.read_text()
+            yield Running(process, told.split()[-1], stderr)
         finally:
             process.kill()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
-from reviewed_project import EVIL, LONG, ROOT, make_project, served
+from reviewed_project import EVIL, HEBREW, LONG, ROOT, make_project, served
 
 from tpo.curation.reviews import read_reviews, standing
 from tpo.records import PreferencePair, Reason, Rejection
@@ -59,7 +59,11 @@ def test_three_pairs_reviewed_by_keyboard_are_on_disk_after_a_reload_and_honoure
         page.wait_for("document.querySelector('.yours')?.textContent.includes('reject')")
 
         page.press("n")
-        wait_for_question(page, pairs[2].question)
+        wait_for_question(page, HEBREW)
+        question, around = (f"getComputedStyle(document.querySelector('{one}'))" for one in ("#card h2", "#card"))
+        assert page.value(f"[{question}.direction, {question}.unicodeBidi, {around}.direction]") == [
+            "rtl", "isolate", "ltr",
+        ]  # fmt: skip
         page.press("t")
         page.wait_for("document.querySelector('.yours')?.textContent.includes('tie')")
         running.process.kill()

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,40 @@ def test_the_summary_is_told_in_the_terminal(
     assert "of 12 pairs that the judge kept were reviewed" in told.output
     as_json = CliRunner().invoke(app, ["review", "--summary", "--json"])
     assert json.loads(as_json.output)["num_pairs"] == 12
+
+
+def test_it_listens_on_one_address_of_this_machine_alone(tab: Client) -> None:
+    port = urlsplit(tab.running.origin).port
+    with pytest.raises(OSError, match=r"refused|timed out"):
+        socket.create_connection(("127.0.0.2", port), timeout=2)
+
+
+def test_two_tabs_of_one_person_see_what_was_said_in_the_other_and_the_last_word_stands(
+    tab: Client, project: tuple[Path, list[PreferencePair]]
+) -> None:
+    pair, other = project[1][8], Client(tab.running)
+    assert tab.say(pair.id, "tie").json["mine"] == "tie"
+    assert other.get("/api/pairs/8").json["mine"] == "tie"
+    assert other.say(pair.id, "bad_question").json["mine"] == "bad_question"
+    assert tab.get("/api/pairs/8").json["mine"] == "bad_question"
+    assert [one.verdict for one in reviews(project) if one.pair_id == pair.id] == ["tie", "bad_question"]
+
+
+def test_a_browser_that_dies_in_the_middle_of_a_write_leaves_nothing_and_the_server_running(
+    tab: Client, project: tuple[Path, list[PreferencePair]]
+) -> None:
+    before = reviews(project)
+    address = urlsplit(tab.running.origin)
+    lines = [f"{name}: {value}" for name, value in tab.usual.items()]
+    lines += [f"Origin: {tab.running.origin}", "Content-Type: application/json", "Content-Length: 60"]
+    for rest in ("", '\r\n\r\n{"pair_id": "'):  # in its headers, in its body
+        with socket.create_connection((address.hostname, address.port)) as dying:
+            dying.sendall(("\r\n".join(["POST /api/reviews HTTP/1.1", *lines]) + rest).encode())
+            at_once = struct.pack("ii", 1, 0)
+            dying.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)  # ends with a reset, as a kill does
+    assert tab.get("/api/pairs/0").status == 200
+    assert reviews(project) == before
+    assert "Traceback" not in tab.running.complaints
 
 
 def test_a_port_that_is_taken_is_named(project: tuple[Path, list[PreferencePair]]) -> None:

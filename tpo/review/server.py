@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -160,7 +160,7 @@ class Handlers:
                 Route("/api/items/{position:int}/look", self.look),
                 Route("/frames/{video}/{ms:int}-{height:int}.jpg", self.frame),
             ],
-            exception_handlers={UserError: _told},
+            exception_handlers={UserError: _told, ClientDisconnect: _gone},
         )
 
     def file(self, request: Request) -> Response:
@@ -277,6 +277,11 @@ def _json(content: object, background: BackgroundTask | None = None) -> Response
 def _told(_: Request, error: Exception) -> Response:
     """A user's mistake, such as a line of a file that was edited by hand, as a message of the page."""
     return Response(json.dumps({"problem": str(error)}), status_code=500, media_type="application/json")
+
+
+def _gone(_: Request, __: Exception) -> Response:
+    """The browser died while it wrote: nobody reads this, and there is nothing to complain of."""
+    return Response(status_code=400)
 
 
 def _filter(request: Request, kind: type[F]) -> F:

@@ -52,6 +52,8 @@ export function say(text, seconds = 6) {
   if (seconds) quietAt = setTimeout(() => told.classList.remove("is-shown"), seconds * 1000);
 }
 
+// A text of data among other words, so that its direction ends with it (Unicode's first strong isolate).
+export const isolated = (text) => `\u2068${text}\u2069`;
 export const words = (name) => name.replaceAll("_", " ");
 export const clock = (seconds) => {
   const tenths = Math.round(seconds * 10);

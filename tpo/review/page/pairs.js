@@ -1,6 +1,6 @@
 // Pair review: two answers whose origin is hidden, and what they came from once there is a verdict.
 
-import { ask, clock, el, said, say, tell, words } from "./dom.js";
+import { ask, clock, el, isolated, said, say, tell, words } from "./dom.js";
 import { Film } from "./film.js";
 
 const MARKS = { A: "mark-a", B: "mark-b" };
@@ -144,7 +144,7 @@ export class PairView {
       ["Asked by", origin.asker],
       ["Right without the video", origin.blind_score === null ? null : `${Math.round(origin.blind_score * 100)} % of the time`],
       ["Answers by", origin.model_id],
-      ["Reviewers", Object.entries(origin.reviews).map(([who, verdict]) => `${who}: ${words(verdict)}`).join(", ")],
+      ["Reviewers", Object.entries(origin.reviews).map(([who, verdict]) => `${isolated(who)}: ${words(verdict)}`).join(", ")],
     ];
     const list = el("dl", {});
     for (const [name, text] of facts) if (text) list.append(el("dt", { text: name }), said("dd", text));
