@@ -40,8 +40,17 @@ SIZES = (100, 10_000)
 SCALED = ("judged", "pairs")  # stages whose pairs are repeated
 PAINT_MS = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 BYTES = "performance.getEntries().reduce((sum, one) => sum + (one.encodedBodySize ?? 0), 0)"
-QUESTION = "document.querySelector('#card h2')"
-PICTURE = "document.querySelector('#card .large')?.naturalWidth"
+QUESTION, PICTURE = "document.querySelector('#card h2')", "document.querySelector('#card .large')?.naturalWidth"
+# Put into each page before anything of its own: notes, frame by frame, when something is there first.
+WATCH = f"""(() => {{
+  window.seen = {{}};
+  const look = () => {{
+    if ({QUESTION}) seen.question ??= performance.now();
+    if ({PICTURE}) seen.picture ??= performance.now();
+    requestAnimationFrame(look);
+  }};
+  look();
+}})()"""
 
 
 @contextmanager
@@ -92,24 +101,24 @@ def review_of(root: Path) -> Iterator[tuple[str, float]]:
             process.terminate()
 
 
-def ms_until(page: Page, script: str) -> float:
-    """Milliseconds from the beginning of the visit to the frame in which this is true."""
-    look = f"() => {script} ? done(performance.now()) : requestAnimationFrame(look)"
-    return float(page.value(f"new Promise(done => {{ const look = {look}; look() }})"))
+@contextmanager
+def browser() -> Iterator[Page]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, chromium(Path(profile)) as page:
+        yield page
 
 
-def visit(page: Page, address: str, *waits: str) -> dict[str, float]:
+def visit(page: Page, address: str, *awaited: str) -> dict[str, float]:
+    """Milliseconds from the beginning of a visit to its first paint and to what is awaited, and bytes until then."""
     page.open(address)
-    page.wait_for("document.readyState === 'complete'")
-    waited = [ms_until(page, script) for script in (*waits, f"{PAINT_MS} !== undefined")]
-    return {"paint_ms": page.value(PAINT_MS), "bytes": page.value(BYTES)} | dict(
-        zip(("question_ms", "picture_ms"), waited[:-1], strict=False)
-    )
+    page.wait_for(" && ".join([f"{PAINT_MS} !== undefined", *(f"window.seen?.{name}" for name in awaited)]))
+    moments = {f"{name}_ms": page.value(f"window.seen.{name}") for name in awaited}
+    return {"paint_ms": page.value(PAINT_MS), **moments, "bytes": page.value(BYTES)}
 
 
 def measure(num_pairs: int, visits: int) -> dict[str, float]:
-    with project_with(num_pairs) as root, tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as page:
+    with project_with(num_pairs) as root, browser() as page:
         page.call("Network.setCacheDisabled", cacheDisabled=True)
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
         page.look_like(1280, 800, "light")
         started_s = time.perf_counter()
         write_html(root)
@@ -118,8 +127,8 @@ def measure(num_pairs: int, visits: int) -> dict[str, float]:
         seen = [visit(page, report.as_uri()) for _ in range(visits)]
         figures |= {"report_bytes": report.stat().st_size, "report_paint_ms": median(one["paint_ms"] for one in seen)}
         with review_of(root) as (address, start_s):
-            first = visit(page, address, QUESTION, PICTURE)
-            seen = [visit(page, address, QUESTION, PICTURE) for _ in range(visits)]
+            first = visit(page, address, "question", "picture")
+            seen = [visit(page, address, "question", "picture") for _ in range(visits)]
         figures |= {"review_start_s": start_s, "review_first_question_ms": first["question_ms"]}
         figures |= {f"review_{name}": median(one[name] for one in seen) for name in first}
     return figures
@@ -127,7 +136,7 @@ def measure(num_pairs: int, visits: int) -> dict[str, float]:
 
 def take_screenshots(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with project_with(None) as root, tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as page:
+    with project_with(None) as root, browser() as page:
         page.call("Emulation.setScrollbarsHidden", hidden=True)
         report = Path("reports/index.html").absolute().as_uri()
         for name, part, width_px, height_px, scheme in (
