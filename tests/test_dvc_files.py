@@ -1,6 +1,7 @@
 """dvc.yaml against the code: what a stage runs is what it depends on, and nothing in there is a name of nothing."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -181,6 +182,23 @@ def test_an_output_that_dvc_could_not_bring_back_is_not_removed_before_a_stage_r
     """That each run of the stage replaces it nevertheless is seen where the stages run."""
     for kind in ("outs", "metrics", "plots"):
         assert all(flags.get("persist") for flags in flags_of(stage, kind).values() if not flags.get("cache", True))
+
+
+def test_dvc_has_what_its_commands_compare_with_earlier_commits_and_the_templates_that_draw_it() -> None:
+    named: list[dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    plots = [plot for one in named for plot in one.values()]
+    compared = {path for plot in plots for path in plot["y"]}
+    compared |= {path for stage in FLOWS for path in names(stage, "metrics")}
+    cached = [
+        path
+        for stage in FLOWS
+        for kind in ("outs", "metrics")
+        for path in names(stage, kind)
+        if flags_of(stage, kind).get(path, {}).get("cache", True)
+    ]
+    assert [path for path in sorted(compared) if not any(covers(out, path) for out in cached)] == []
+    for name in {plot["template"] for plot in plots if "template" in plot}:
+        assert "<DVC_METRIC_DATA>" in json.loads((ROOT / f".dvc/plots/{name}.json").read_text())["data"]["values"]
 
 
 def test_what_reads_or_moves_the_champion_is_run_and_not_restored_when_settings_go_back(tmp_path: Path) -> None:

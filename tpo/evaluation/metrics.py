@@ -53,7 +53,10 @@ def metrics(analysis: Analysis, num_bad_rows: int = 0, num_without_subtitles: in
 
 
 def headline(analysis: Analysis) -> dict[str, dict[str, float]]:
-    """The few numbers that `dvc metrics show` has room for: per benchmark the accuracies and the gain."""
+    """The few numbers that `dvc metrics show` has room for: per benchmark the accuracies and the gain.
+
+    No p-value: DVC rounds to five digits behind the point, and shows most of them as 0.
+    """
     return {
         comparison.benchmark: {
             "base": round(comparison.before.accuracy.value, 4),
@@ -61,7 +64,6 @@ def headline(analysis: Analysis) -> dict[str, dict[str, float]]:
             "gain": round(comparison.difference.value, 4),
             "gain_low": round(comparison.difference.low, 4),
             "gain_high": round(comparison.difference.high, 4),
-            "p": round(comparison.holm_p, 4),
         }
         for comparison in analysis.primary
         if comparison.group_by == "overall"
@@ -69,15 +71,14 @@ def headline(analysis: Analysis) -> dict[str, dict[str, float]]:
 
 
 def accuracy_csv(analysis: Analysis) -> str:
-    """Accuracy per benchmark and model as CSV, for `dvc plots`."""
-    rows = ["model,accuracy,low,high"]
-    for comparison in analysis.primary:
+    """Accuracy of every model in every benchmark as CSV, for `dvc plots`. Shares, 1 = 100 %."""
+    found: dict[tuple[str, str], Interval] = {}
+    for comparison in (*analysis.primary, *analysis.champion):
         if comparison.group_by == "overall":
             for role, model in zip(comparison.roles, (comparison.before, comparison.after), strict=True):
-                interval = model.accuracy
-                figures = ",".join(f"{value:.4f}" for value in (interval.value, interval.low, interval.high))
-                rows.append(f"{comparison.benchmark} {role},{figures}")
-    return "\n".join(rows) + "\n"
+                found[comparison.benchmark, role] = model.accuracy
+    rows = [f"{name},{role},{one.value:.4f},{one.low:.4f},{one.high:.4f}" for (name, role), one in found.items()]
+    return "\n".join(["benchmark,model,accuracy,low,high", *rows]) + "\n"
 
 
 def metric_name(text: str) -> str:
