@@ -128,7 +128,11 @@ def test_needle_maps_show_each_field_of_base_tuned_and_difference(finished: Path
     add_file(finished, "needle.csv", head + rows)
     head = "mode,length,depth,difference,low,high,n,gained,lost\n"
     add_file(finished, "needle_difference.csv", head + "in_video,0.5,0.0,0.5,-1,1,4,3,1\n")
+    half = {"value": 0.5, "low": 0.4, "high": 0.6, "num_items": 4}
+    asked = {"base": {"accuracy": half, "needle_absent": half}, "tuned": {"accuracy": half, "needle_absent": half}}
+    add_metrics(finished, needle={"in_video": asked | {"difference": half, "num_not_sampled": 1, "num_not_asked": 0}})
     page = page_of(finished)
+    assert "With the needle absent, 4 questions: base 50.0 % [40.0, 60.0], tuned 50.0 % [40.0, 60.0]." in said(page)
     assert [f">{field}</text>" in page for field in ("25", "75", "+50")] == [True] * 3
     assert "Needle in video, base: % found, 4 questions, 4 a field; 1 of them on no sampled frame." in said(page)
     assert "Needle in video, tuned minus base: points, 4 questions, 4 a field; 3 gained, 1 lost." in said(page)

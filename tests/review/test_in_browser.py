@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from browser import CHROMIUM, Page, chromium
 from reviewed_project import EVIL, HEBREW, LONG, ROOT, make_project, served
 
 from tpo.curation.reviews import read_reviews, standing
-from tpo.records import PreferencePair, Reason, Rejection
+from tpo.records import PreferencePair, Reason, Rejection, Review, ReviewVerdict
+from tpo.review.journal import ReviewJournal
 from tpo.review.pairs import letter_of_chosen
 from tpo.store import read_records
 
@@ -26,6 +28,12 @@ pytestmark = [
 def text_of(page: Page, selector: str) -> str:
     found: str = page.value(f"document.querySelector({json.dumps(selector)}).textContent")
     return found
+
+
+def a_review(pair_id: str, reviewer: str) -> Review:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    verdict = ReviewVerdict.ACCEPT
+    return Review(pair_id=pair_id, reviewer=reviewer, verdict=verdict, chosen_shown_as="A", unblinded=False, at=at)
 
 
 def wait_for_question(page: Page, question: str) -> None:
@@ -75,11 +83,13 @@ def test_three_pairs_reviewed_by_keyboard_are_on_disk_after_a_reload_and_honoure
         pairs[1].id: {"anna": "reject"},
         pairs[2].id: {"anna": "tie"},
     }
+    ReviewJournal(project / "data/review/verdicts.jsonl").append(a_review(pairs[0].id, "ben"))
     with served(project) as running, chromium(tmp_path / "another profile") as page:
         page.open(running.address)
         page.wait_for("document.querySelector('.yours')?.textContent.includes('accept')")
         page.wait_for("[...document.querySelectorAll('.row .sign')].slice(0, 4).map((one) => one.title).join()"
                       " === 'accept,reject,tie,'")  # fmt: skip
+        page.wait_for("document.getElementById('who').textContent.includes('same as \u2068ben\u2069 on 100 % of 1')")
         page.call("Page.reload")
         page.wait_for("document.querySelector('.yours')?.textContent.includes('accept')")
 
@@ -98,4 +108,4 @@ def test_three_pairs_reviewed_by_keyboard_are_on_disk_after_a_reload_and_honoure
     assert set_aside == {pairs[1].id: Reason.REVIEW_REJECT, pairs[2].id: Reason.REVIEW_TIE}
     trained_on = {pair.id for pair in read_records(project / "data/pairs/pairs.jsonl", PreferencePair)}
     assert trained_on == {pair.id for pair in pairs} - set_aside.keys()
-    assert len(read_reviews(project / "data/pairs/reviews.jsonl")) == 3
+    assert len(read_reviews(project / "data/pairs/reviews.jsonl")) == 4

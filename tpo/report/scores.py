@@ -38,6 +38,30 @@ class Drop(Record):
     difference: Estimate
 
 
+class NeedleControl(Record):
+    """The needle test's questions with the needle absent, or alone, by model."""
+
+    mode: str
+    name: str
+    num_items: int
+    shares: dict[str, Estimate]
+
+
+def needle_controls(metrics: Mapping[str, Any]) -> tuple[NeedleControl, ...]:
+    """What is answered without the needle is language; what is not answered with the needle alone cannot be read."""
+    return tuple(
+        NeedleControl(
+            mode=mode.replace("_", " "),
+            name=control.replace("_", " "),
+            num_items=numbers["base"][control]["num_items"],
+            shares={role: _share(numbers[role][control]) for role in ("base", "tuned", "champion") if role in numbers},
+        )
+        for mode, numbers in metrics.get("needle", {}).items()
+        for control in ("needle_absent", "needle_alone")
+        if control in numbers["base"]
+    )
+
+
 def benchmark_scores(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
     """What is decided on: all benchmarks together, then each, by log-probability with everything to see."""
     champion = metrics.get("champion", {})
@@ -117,20 +141,21 @@ def _estimate(numbers: Mapping[str, Any], what: str) -> Estimate:
     return Estimate(value=numbers[what], low=numbers[f"{what}_low"], high=numbers[f"{what}_high"])
 
 
-def _needle(mode: str, numbers: Mapping[str, Any]) -> Score:
-    def estimate(part: Mapping[str, float]) -> Estimate:
-        return Estimate(value=part["value"], low=part["low"], high=part["high"])
+def _share(part: Mapping[str, float]) -> Estimate:
+    return Estimate(value=part["value"], low=part["low"], high=part["high"])
 
+
+def _needle(mode: str, numbers: Mapping[str, Any]) -> Score:
     apart = {"not sampled": numbers["num_not_sampled"], "not asked": numbers["num_not_asked"]}
     return Score(
         name=f"needle {mode.replace('_', ' ')}",
         asked=", ".join(
             [f"{numbers['difference']['num_items']} items", *(f"{n} {what}" for what, n in apart.items() if n)]
         ),
-        base=estimate(numbers["base"]["accuracy"]),
-        tuned=estimate(numbers["tuned"]["accuracy"]),
-        difference=estimate(numbers["difference"]),
-        champion=estimate(numbers["champion"]["accuracy"]) if "champion" in numbers else None,
+        base=_share(numbers["base"]["accuracy"]),
+        tuned=_share(numbers["tuned"]["accuracy"]),
+        difference=_share(numbers["difference"]),
+        champion=_share(numbers["champion"]["accuracy"]) if "champion" in numbers else None,
     )
 
 

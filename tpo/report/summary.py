@@ -20,11 +20,13 @@ from tpo.registry.promotion import Promotion
 from tpo.registry.tracking import redact, tracking_uri
 from tpo.report.scores import (
     Drop,
+    NeedleControl,
     Score,
     benchmark_scores,
     champion_lines,
     control_drops,
     duration_scores,
+    needle_controls,
     scores_beside,
     to_lines,
 )
@@ -87,6 +89,7 @@ class Summary(Record):
     beside: tuple[Score, ...]
     durations: tuple[Score, ...]
     drops: tuple[Drop, ...]
+    needle_controls: tuple[NeedleControl, ...]
     verdict: str
     unanswered: dict[str, int]
     decision: GateDecision | None
@@ -127,6 +130,7 @@ def collect(root: Path) -> Summary:
         beside=scores_beside(metrics),
         durations=duration_scores(metrics),
         drops=control_drops(metrics),
+        needle_controls=needle_controls(metrics),
         verdict=metrics.get("all", {}).get("verdict", ""),
         unanswered=metrics.get("incomplete", {}),
         decision=None if decision is None else GateDecision.model_validate(decision),

@@ -69,7 +69,7 @@ async function show(name) {
 }
 
 async function tellWho() {
-  $("who").replaceChildren(el("span", { dir: "auto", text: overview.reviewer }), ` · ${await views.pairs.told()}`);
+  $("who").replaceChildren(el("span", { dir: "auto", text: overview.reviewer }), ` · ${await views.pairs.told(overview.reviewer)}`);
 }
 views.pairs.onSaid = tellWho;
 

@@ -173,9 +173,17 @@ export class PairView {
     say("There is no verdict to take back.");
   }
 
-  async told() {
+  // How far `reviewer` and others have come, and how far they agree.
+  async told(reviewer) {
     const summary = await ask("/api/summary");
-    return `${summary.num_reviewed} of ${summary.num_pairs} kept pairs reviewed`;
+    const agreed = summary.agreement
+      .filter((one) => one.reviewers.includes(reviewer))
+      .map((one) => {
+        const other = isolated(one.reviewers.find((name) => name !== reviewer));
+        const kappa = one.kappa === null ? "" : `, kappa ${one.kappa.toFixed(2)}`;
+        return `same as ${other} on ${Math.round(100 * one.same)} % of ${one.num_pairs}${kappa}`;
+      });
+    return [`${summary.num_reviewed} of ${summary.num_pairs} kept pairs reviewed`, ...agreed].join(" · ");
   }
 }
 
