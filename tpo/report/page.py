@@ -112,8 +112,8 @@ def _mlflow_links(runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def _unbroken(form: Callable[[Estimate], str]) -> Callable[[Estimate], str]:
-    """The same text, of which no line ends within an interval."""
-    return lambda estimate: form(estimate).replace(", ", ",\N{NO-BREAK SPACE}")
+    """The same text, of which no line ends within an interval or before its unit."""
+    return lambda estimate: form(estimate).replace(", ", ",\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _prefect_links(runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
