@@ -15,10 +15,9 @@ from markupsafe import Markup, escape
 from tpo.records import Record
 
 INK, LINE = "#010203", "#010204"
-BLUE, ORANGE, GREEN = "#1f5fa8", "#b35900", "#1a7f42"
+BLUE, ORANGE = "#1f5fa8", "#b35900"
 # What the page's style says in the place of a colour here: light and dark differ.
 _VARIABLES = {INK: "currentColor", LINE: "var(--line)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
-_VARIABLES |= {GREEN: "var(--green)"}
 _WIDTH_IN = 5  # at 72 units an inch
 _MOST_POINTS = 150
 _STYLE: dict[str, Any] = {
@@ -189,7 +188,7 @@ def spans(title: str, series: Mapping[str, Sequence[Span]], unit: str) -> Markup
     """Values with their intervals, a row for each label and a mark of its own for each series."""
     drawn: list[Markup] = []
     labels = list(dict.fromkeys(span.label for found in series.values() for span in found))
-    looks = ((ORANGE, "s", "none"), (BLUE, "o", BLUE), (GREEN, "D", "none"))
+    looks = ((ORANGE, "s", "none"), (BLUE, "o", BLUE), (INK, "D", "none"))
     with _drawing(title, 0.9 + 0.42 * len(labels), drawn) as axes:
         for number, ((name, found), (color, mark, fill)) in enumerate(zip(series.items(), looks, strict=False)):
             rows = [labels.index(span.label) + 0.22 * (number - (len(series) - 1) / 2) for span in found]

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from tpo.records import PreferencePair, Record, Video
 from tpo.report.charts import (
     BLUE,
-    GREEN,
     INK,
     ORANGE,
     Cell,
@@ -119,7 +118,7 @@ def training_figures(root: Path) -> tuple[Figure, ...]:
             [
                 _line(trained, "trained on", "rewards/accuracies", BLUE, percent=True),
                 _line(held_out, "held out", "eval_rewards/accuracies", ORANGE, "--", "s", percent=True),
-                _line(held_out, "held out, as options", "eval_probe_accuracy", GREEN, ":", "D", percent=True),
+                _line(held_out, "held out, as options", "eval_probe_accuracy", INK, ":", "D", percent=True),
             ],
             "% of pairs",
             "pairs whose chosen answer is ahead, and held-out questions where it is ahead of all options",
