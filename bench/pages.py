@@ -61,7 +61,7 @@ def project_with(num_pairs: int | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "data").mkdir()
-        for name in ("params.yaml", ".tpo", "models", "mlflow.db"):
+        for name in ("params.yaml", ".tpo", "models"):
             (root / name).symlink_to(Path(name).absolute())
         shutil.copytree("reports", root / "reports", ignore=shutil.ignore_patterns("data_docs"))
         for stage in Path("data").iterdir():
