@@ -16,7 +16,7 @@ from tpo.demo.benchmarks import write_benchmarks
 from tpo.demo.needles import MAX_HAYSTACK_EVENTS, write_needles
 from tpo.demo.world import Event, plan_events, write_video
 from tpo.params import DemoParams, load_params
-from tpo.progress import progress
+from tpo.progress import progress, waiting
 
 VIDEOS = Path("data/demo/videos")
 BENCHMARKS = Path("data/demo/benchmarks")
@@ -80,15 +80,16 @@ def _write_damaged(folder: Path, rng: np.random.Generator) -> None:
 
 def build_benchmarks(folder: Path, params: DemoParams) -> None:
     """Write unseen videos to evaluate on: three benchmarks, and needles with their haystacks."""
-    write_benchmarks(
-        folder,
-        params.num_eval_videos,
-        params.questions_per_eval_video,
-        params.min_events,
-        params.max_events,
-        params.seed,
-    )
-    write_needles(folder, params.num_needles, params.num_haystacks, MAX_HAYSTACK_EVENTS, params.seed)
+    with waiting("demo world, benchmarks"):
+        write_benchmarks(
+            folder,
+            params.num_eval_videos,
+            params.questions_per_eval_video,
+            params.min_events,
+            params.max_events,
+            params.seed,
+        )
+        write_needles(folder, params.num_needles, params.num_haystacks, MAX_HAYSTACK_EVENTS, params.seed)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from tpo.evaluation.compatible import compatible_metrics
 from tpo.evaluation.contrasts import Contrast, contrasts
 from tpo.evaluation.free_answers import free_answer_metrics
 from tpo.evaluation.grounding import grounding_metrics
+from tpo.progress import waiting
 from tpo.records import NOT_ASKED, Condition, Item, Method, Prediction, PredictionStatus, Record, Role, Task
 
 Comparisons = tuple[Comparison, ...]
@@ -44,6 +45,7 @@ class Analysis(Record):
     confidence: float = Field(description="of all intervals")
 
 
+@waiting("comparing the models' answers")
 def analyse(
     predictions: Sequence[Prediction],
     items: Sequence[Item] = (),

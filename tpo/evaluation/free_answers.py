@@ -16,6 +16,7 @@ from typing import Any
 from tpo.evaluation.scoring import prediction
 from tpo.llm.chat import Chat, ChatRequest, Failed, Reply
 from tpo.llm.quoting import DATA_NOTICE, quoted
+from tpo.progress import waiting
 from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Role, Task
 
 NOT_COMPARABLE = "not comparable with the official judge"
@@ -45,7 +46,8 @@ def judge_answers(
     Raises:
         UserError: the judge cannot be reached or used at all; what was answered before is remembered.
     """
-    replies = iter(chat.ask_all(judge_request(item, text) for item, text in answers if text.strip()))
+    with waiting(f"{chat.id} marks {len(answers)} answers"):
+        replies = iter(chat.ask_all(judge_request(item, text) for item, text in answers if text.strip()))
     return [
         _predict(item, role, text, condition, next(replies) if text.strip() else None, chat.id)
         for item, text in answers

@@ -39,6 +39,7 @@ from tpo.evaluation.benchmarks import NEEDLES
 from tpo.evaluation.benchmarks.defects import with_defects
 from tpo.evaluation.benchmarks.rows import STAGE, BadRowError, Row, check_path, check_text, collect
 from tpo.params import NeedleMode, NeedleParams
+from tpo.progress import progress
 from tpo.records import Item, NeedleShown, Reason, Record, Rejection, Video, View, content_id
 from tpo.video.decode import errors_named
 from tpo.video.measure import DamagedError, load_index
@@ -110,7 +111,11 @@ def load_needles(folder: Path, prober: Prober) -> tuple[list[Needle], list[Video
         UserError: there is no `needles.json` or it is damaged, or no needle or no haystack is usable.
     """
     items, sources, rejections = _read(folder)
-    clips = [(item, _check_clip(folder, item, prober)) for item in items]
+    with progress(len(items), "look at clips", "clips", patient=True) as bar:
+        clips = []
+        for item in items:
+            clips.append((item, _check_clip(folder, item, prober)))
+            bar.update()
     needles = [Needle(item=item, clip=clip, source=sources[item.id]) for item, clip in clips if isinstance(clip, Video)]
     rejections += [clip for _, clip in clips if isinstance(clip, Rejection)]
     haystacks, unusable = _load_haystacks(folder, prober)
@@ -155,14 +160,15 @@ def _read(folder: Path) -> tuple[list[Item], dict[str, str | None], list[Rejecti
 def _load_haystacks(folder: Path, prober: Prober) -> tuple[list[Video], list[Rejection]]:
     haystacks: dict[str, Video] = {}
     rejections = []
-    for path in sorted((folder / "haystacks").glob("*")):
-        if path.name.startswith("."):
-            continue
-        video = prober.probe(folder, path)
-        if isinstance(video, Rejection):
-            rejections.append(_set_aside(video.item, video.reason, video.detail))
-        elif (first := haystacks.setdefault(video.id, video)) is not video:
-            rejections.append(_set_aside(video.path, Reason.DUPLICATE, f"the same bytes as {first.path}"))
+    paths = sorted(path for path in (folder / "haystacks").glob("*") if not path.name.startswith("."))
+    with progress(len(paths), "look at haystacks", "videos", patient=True) as bar:
+        for path in paths:
+            video = prober.probe(folder, path)
+            if isinstance(video, Rejection):
+                rejections.append(_set_aside(video.item, video.reason, video.detail))
+            elif (first := haystacks.setdefault(video.id, video)) is not video:
+                rejections.append(_set_aside(video.path, Reason.DUPLICATE, f"the same bytes as {first.path}"))
+            bar.update()
     return list(haystacks.values()), rejections
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tpo.evaluation.benchmarks.rows import STAGE
+from tpo.progress import progress
 from tpo.records import Granularity, Query, QuestionType, Reason, Record, Rejection, Segment, Video, content_id
 from tpo.store import write_atomic
 from tpo.video.decode import DecodeError
@@ -92,28 +93,35 @@ def cut_needles(
     by_id = {video.id: video for video in videos}
     chosen, rejections = choose_needles(queries)
     rows = []
-    for needle in chosen:
-        clip = f"{needle.id}.mp4"
-        video = by_id.get(needle.segment.video_id)
-        if video is None:
-            detail = f"its video {needle.segment.video_id[:12]} is not in the catalog"
-            rejections.append(Rejection(stage=STAGE, item=needle.id, reason=Reason.VIDEO_MISSING, detail=detail))
-            continue
-        try:
-            if not (folder / "clips" / clip).is_file():
-                end_s = min(needle.segment.end_s, video.duration_s)
-                part = Part(videos_root / video.path, video, needle.segment.start_s, end_s)
-                cut(folder / "clips" / clip, part, index_dir)
-        except (DecodeError, ValueError) as error:
-            rejections.append(Rejection(stage=STAGE, item=needle.id, reason=Reason.DECODE_FAILED, detail=str(error)))
-        else:
-            row = needle.model_dump(mode="json", exclude={"segment"})
-            rows.append({**row, "clip": clip, "source": video.id})
+    with progress(len(chosen), "cut clips", "clips") as bar:
+        for needle in chosen:
+            clip = folder / "clips" / f"{needle.id}.mp4"
+            unfit = _cut(clip, needle, by_id.get(needle.segment.video_id), videos_root, index_dir)
+            if unfit is None:
+                row = needle.model_dump(mode="json", exclude={"segment"})
+                rows.append({**row, "clip": clip.name, "source": needle.segment.video_id})
+            else:
+                rejections.append(unfit)
+            bar.update()
     (folder / "haystacks").mkdir(parents=True, exist_ok=True)
     for video in sorted(videos, key=lambda video: (-video.duration_s, video.id))[:num_haystacks]:
         _link(videos_root / video.path, folder / "haystacks" / f"{video.id[:16]}{Path(video.path).suffix}")
     write_atomic(folder / "needles.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     return rejections
+
+
+def _cut(clip: Path, needle: ChosenNeedle, video: Video | None, videos_root: Path, index_dir: Path) -> Rejection | None:
+    """Write a needle's clip, unless it is there; why that cannot be done, if it cannot."""
+    if video is None:
+        detail = f"its video {needle.segment.video_id[:12]} is not in the catalog"
+        return Rejection(stage=STAGE, item=needle.id, reason=Reason.VIDEO_MISSING, detail=detail)
+    try:
+        if not clip.is_file():
+            end_s = min(needle.segment.end_s, video.duration_s)
+            cut(clip, Part(videos_root / video.path, video, needle.segment.start_s, end_s), index_dir)
+    except (DecodeError, ValueError) as error:
+        return Rejection(stage=STAGE, item=needle.id, reason=Reason.DECODE_FAILED, detail=str(error))
+    return None
 
 
 def _link(video: Path, name: Path) -> None:

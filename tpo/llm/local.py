@@ -26,6 +26,7 @@ from transformers.utils.hub import cached_file
 from tpo.errors import UserError
 from tpo.llm.chat import ChatRequest, Failed, Keep, Picture, Reply
 from tpo.params import LocalParams
+from tpo.progress import waiting
 from tpo.records import Reason, content_id
 from tpo.store import MANIFEST, digest
 
@@ -176,15 +177,16 @@ def _processor(params: LocalParams, config: Any) -> Any:
 
 
 def _model(params: LocalParams, kind: Any) -> Any:
-    model, loaded = kind.from_pretrained(
-        params.checkpoint,
-        dtype=getattr(torch, params.dtype),
-        device_map=_device_map(params),
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # they are an error all the same, below, with what to do
-        output_loading_info=True,
-        **_source(params),
-    )
+    with waiting(f"loading {params.checkpoint}"):
+        model, loaded = kind.from_pretrained(
+            params.checkpoint,
+            dtype=getattr(torch, params.dtype),
+            device_map=_device_map(params),
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are an error all the same, below, with what to do
+            output_loading_info=True,
+            **_source(params),
+        )
     # The library fills what it does not find, or finds in another shape, with random numbers.
     absent = sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
     if absent:

@@ -28,6 +28,7 @@ from tpo.errors import UserError
 from tpo.models.checkpoint import ORIGIN, check_weights, read_header
 from tpo.models.llava_onevision import LlavaOnevision, Newline, Pool
 from tpo.models.llava_video import LlavaVideo, LlavaVideoConfig
+from tpo.progress import progress
 
 UNUSED, INDEX = "unused", "model.safetensors.index.json"
 _DISK_FULL = ("No space left", "quota exceeded", "File too large")
@@ -189,12 +190,14 @@ def write_weights(weights: Mapping[str, Weight], out: Path) -> None:
     for name, weight in weights.items():
         shards.setdefault(weight.shard, {})[name] = weight
     places: dict[str, str] = {}
-    for number, (source, renamed) in enumerate(shards.items(), start=1):
-        target = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
-        with safe_open(source, framework="pt") as file:
-            tensors = {name: file.get_tensor(weight.name) for name, weight in renamed.items()}
-        save_file(tensors, out / target, metadata={"format": "pt"})
-        places |= dict.fromkeys(renamed, target)
+    with progress(len(weights), "write", "weights", patient=True) as bar:
+        for number, (source, renamed) in enumerate(shards.items(), start=1):
+            target = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
+            with safe_open(source, framework="pt") as file:
+                tensors = {name: file.get_tensor(weight.name) for name, weight in renamed.items()}
+            save_file(tensors, out / target, metadata={"format": "pt"})
+            places |= dict.fromkeys(renamed, target)
+            bar.update(len(renamed))
     if len(shards) > 1:
         write_json(out / INDEX, {"metadata": {}, "weight_map": dict(sorted(places.items()))})
 

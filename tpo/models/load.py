@@ -23,6 +23,7 @@ from tpo.models.qwen2_5_vl import Qwen25VL
 from tpo.models.qwen3_vl import Qwen3VL
 from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams
+from tpo.progress import waiting
 from tpo.records import content_id
 from tpo.store import MANIFEST, digest
 
@@ -59,11 +60,13 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
     _check_length(folder, family, num_frames, max_tokens)
     download_weights(checkpoint, revision, params.pickled_weights)
     check_weights(folder, params.pickled_weights)
-    model = _load_weights(folder, config, family, params)
+    with waiting(f"loading {folder}"):
+        model = _load_weights(folder, config, family, params)
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        with waiting(f"merging {adapter}"):
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return VideoLMM(
         id=_id(folder, adapter, params),
         folder=folder,
@@ -167,4 +170,5 @@ def _four_bit(params: ModelParams) -> Any:
 
 def _content(folder: Path) -> str:
     """A digest of a checkpoint's own files: neither where they lie nor when a stage made them changes it."""
-    return digest(*sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST))
+    with waiting(f"reading {folder}, by whose content a model is known"):
+        return digest(*sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST))

@@ -22,8 +22,8 @@ class Progress(TrainerCallback):
     """One bar over the steps, in place of transformers' bar with a printed dictionary for each of them."""
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
-        self._bar = progress(state.max_steps, "train", "steps", done=state.global_step)
-        self._bar.disable = bool(self._bar.disable) or not state.is_local_process_zero
+        shown = state.is_local_process_zero
+        self._bar = progress(state.max_steps, "train", "steps", done=state.global_step, shown=shown)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._bar.update()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tpo.errors import UserError
 from tpo.models import VideoLMM
 from tpo.params import TrainParams
+from tpo.progress import waiting
 from tpo.records import PreferencePair, Reason, Rejection, Video, View
 from tpo.video.decode import DecodeError, VideoFolder
 
@@ -22,6 +23,7 @@ class Fitted:
     num_shortened: int
 
 
+@waiting("sorting out pairs")
 def fit_pairs(
     pairs: Sequence[PreferencePair],
     videos: Mapping[str, Video],

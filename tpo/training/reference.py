@@ -50,8 +50,7 @@ def reference_scores(
     rows.features.announce(rows.pairs[group[0]].view for group in own)
     computed: dict[int, TokenScores] = {}
     model.model.eval()
-    with progress(len(keys), "reference", "pairs", done=len(found)) as bar:
-        bar.disable = bool(bar.disable) or not state.is_main_process
+    with progress(len(keys), "reference", "pairs", done=len(found), shown=state.is_main_process) as bar:
         for group in own:
             for number, scores in zip(group, _score_row(model, rows, group, device), strict=True):
                 cache.put(keys[number], json.dumps(asdict(scores)))

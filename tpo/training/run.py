@@ -17,6 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tpo.errors import UserError
 from tpo.models import VideoLMM, load_model
 from tpo.params import ModelParams, TrainParams
+from tpo.progress import waiting
 from tpo.records import PreferencePair, Video, content_id
 from tpo.replies import ReplyCache
 from tpo.store import count_reasons
@@ -172,7 +173,7 @@ def _sharing_trainer(
     rows = PairRows(pairs, VideoFeatures(policy, videos, folder, disk), policy, params.sharing, params.pairs_per_video)
     add_row_scoring(policy.bare, policy.family)
     longest = _longest_group(rows, policy, videos)
-    with computing_in(base.dtype, device):
+    with computing_in(base.dtype, device), waiting("comparing a shared row with rows of their own"):
         check_sharing(policy, rows, longest)
         num_tokens = rows.row(longest, device)[0].num_tokens
     with branching(policy.model), computing_in(base.dtype, device):
@@ -187,7 +188,8 @@ def _sharing_trainer(
     )
     in_parts = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # then it is not on its devices yet
     if not in_parts:
-        peak = trainer.dry_step(longest)
+        with waiting("a dry step on the longest row"):
+            peak = trainer.dry_step(longest)
         taken = f"; {peak / 1e9:.2g} GB taken in a dry step" if peak else ""
         trainer.accelerator.print(
             f"train: the longest row has {num_tokens:,} tokens; by arithmetic {expected}{taken}", flush=True

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tpo.params import CopyParams
+from tpo.progress import progress
 from tpo.video.fingerprint import HASH_BITS, SAMPLE_STEP_S, Fingerprint
 
 # All of these are ours: measured by bench/near_duplicates.py.
@@ -83,15 +84,17 @@ def find_copies(
     names, found = list(originals), list(originals.values())
     table = _Table(found)
     copies = []
-    for position, (video, fingerprint) in enumerate(fingerprints.items()):
-        num_before = position if references is None else len(found)
-        for of, offsets_s in _candidates(table, fingerprint, num_before):
-            matches = [_match(fingerprint, found[of], offset_s) for offset_s in offsets_s]
-            best = max((match for match in matches if match), key=lambda match: match.matching_s, default=None)
-            share_s = limits.min_share * min(fingerprint.informative_s, found[of].informative_s)
-            wanted_s = max(limits.min_overlap_s, min(share_s, limits.enough_s or math.inf))
-            if best and best.matching_s >= wanted_s:
-                copies.append(Copy(video, names[of], best.offset_s, best.overlap_s, best.similarity))
+    with progress(len(fingerprints), "compare", "videos", patient=True) as bar:
+        for position, (video, fingerprint) in enumerate(fingerprints.items()):
+            num_before = position if references is None else len(found)
+            for of, offsets_s in _candidates(table, fingerprint, num_before):
+                matches = [_match(fingerprint, found[of], offset_s) for offset_s in offsets_s]
+                best = max((match for match in matches if match), key=lambda match: match.matching_s, default=None)
+                share_s = limits.min_share * min(fingerprint.informative_s, found[of].informative_s)
+                wanted_s = max(limits.min_overlap_s, min(share_s, limits.enough_s or math.inf))
+                if best and best.matching_s >= wanted_s:
+                    copies.append(Copy(video, names[of], best.offset_s, best.overlap_s, best.similarity))
+            bar.update()
     return copies
 
 
