@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from tpo.errors import UserError
-from tpo.params import LoraParams, Params, TrainParams, load_params
+from tpo.params import Params, TrainParams, load_params
 
 GOOD = """\
 data: {videos: data/videos, benchmarks: data/benchmarks}
@@ -217,23 +217,3 @@ def test_a_model_must_be_able_to_take_the_longest_haystack_too(tmp_path: Path, n
     rest = "" if needle == "null" else ", depths: [0.5], needle_frames: 4, per_cell: 2}"
     settings = changed("prompts: question,", f"prompts: question, needle: {needle}{rest},")
     assert load(tmp_path, settings).evaluate.most_frames == most
-
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_recipe_fits_into_the_shipped_params(recipe: Path, tmp_path: Path) -> None:
-    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, changes in yaml.safe_load(recipe.read_text()).items():
-        shipped[section] |= changes
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shipped))
-    params = load_params(tmp_path / "params.yaml")
-    paper = {"longva": (0.3, 0.5, 4e-6), "llava_video": (0.2, 1.0, 3e-7)}
-    if recipe.stem in paper:
-        assert (params.train.beta, params.train.sft_alpha, params.train.learning_rate) == paper[recipe.stem]
-        assert (params.train.num_epochs, params.train.warmup_ratio, params.train.lora) == (1, 0.1, None)
-        assert params.answer.full_frames == 32
-    else:
-        assert isinstance(params.train.lora, LoraParams)
-    assert params.train.pairs_per_step == 64

@@ -17,6 +17,7 @@ import typer
 
 from tpo import cli_registry
 from tpo.cli_pairs import pairs
+from tpo.cli_recipes import use
 from tpo.cli_review import review
 from tpo.errors import UserError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(pairs, name="pairs")
 cli_registry.add_to(app)
 app.command()(review)
+app.command()(use)
 
 
 @app.command()

@@ -304,16 +304,24 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             is named with what is allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_params(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise UserError(f"No {path} here ({Path.cwd()}). Run from the project's root folder.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {redact(str(error))}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+
+
+def parse_params(text: str, where: str) -> Params:
+    """Check the text of a `params.yaml`, which errors call `where`; see `load_params` for what is raised."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {redact(str(error))}") from error
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
-        raise UserError(f"{path} has {error.error_count()} problem(s):\n{problems}") from error
+        raise UserError(f"{where} has {error.error_count()} problem(s):\n{problems}") from error
 
 
 def _explain(detail: ErrorDetails) -> str:
