@@ -19,11 +19,13 @@ from tpo import cli_registry
 from tpo.cli_pairs import pairs
 from tpo.cli_recipes import use
 from tpo.cli_review import review
+from tpo.cli_status import status
 from tpo.errors import UserError
 
 app = typer.Typer(
     help="Temporal Preference Optimization of video-LMMs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.command()(status)
 app.add_typer(pairs, name="pairs")
 cli_registry.add_to(app)
 app.command()(review)

@@ -1,0 +1,116 @@
+"""What DVC would run again, and why. DVC runs as a program: the work knows nothing of its orchestration."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tpo.errors import redact
+from tpo.records import Record
+
+_DVC = (sys.executable, "-m", "dvc")
+_CODE = ("tpo/", "flows/")
+
+
+class Stale(Record):
+    stages: dict[str, str] = Field({}, description="stage and reason, in the order in which DVC would run them")
+    problem: str = Field("", description="why this is not known")
+
+
+class AskedDvc:
+    """Two questions to DVC, which take seconds: asked when this is made, answered by `stale`."""
+
+    def __init__(self, root: Path) -> None:
+        questions = (["status", "--json", "--with-deps", "dvc.yaml"], ["dag", "--dot"])
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self._asked = [
+            subprocess.Popen([*_DVC, *question], cwd=root, stdin=subprocess.DEVNULL, **pipes) for question in questions
+        ]
+
+    def stale(self) -> Stale:
+        """Never raises."""
+        said = []
+        for process in self._asked:
+            out, err = process.communicate()
+            if process.returncode:
+                return Stale(problem=_why(err))
+            said.append(out)
+        try:
+            changed = json.loads(said[0])
+        except ValueError:
+            return Stale(problem="`dvc status --json` says something else than JSON")
+        return Stale(stages=stale_stages(changed, upstream(said[1])))
+
+
+def stale_stages(changed: Mapping[str, Any], upstream: Mapping[str, set[str]]) -> dict[str, str]:
+    """What `dvc status` found changed, and all that comes after it, with reasons.
+
+    Args:
+        changed: what `dvc status --json` says.
+        upstream: which stages a stage waits for, from `dvc dag`.
+    """
+    reasons = {stage: _reason(entries) for stage, entries in changed.items()}
+    ordered: dict[str, str] = {}
+    todo = list(dict.fromkeys([*upstream, *changed]))
+    while todo:  # a stage is placed after those that it waits for
+        stage = next((one for one in todo if not upstream.get(one, set()) & set(todo)), todo[0])
+        todo.remove(stage)
+        before = [one for one in ordered if one in upstream.get(stage, ())]
+        if stage in reasons or before:
+            ordered[stage] = reasons.get(stage) or f"comes after {before[-1]}"
+    return ordered
+
+
+def upstream(dot: str) -> dict[str, set[str]]:
+    """{"b": {"a"}, "a": set()} from DVC's drawing `"a"; "b"; "a" -> "b";`."""
+    found: dict[str, set[str]] = {}
+    for line in dot.splitlines():
+        names = [name.strip('"') for name in line.strip().rstrip(";").split(" -> ") if name.startswith('"')]
+        if names:
+            *before, stage = names
+            found.setdefault(stage, set()).update(before)
+            for one in before:
+                found.setdefault(one, set())
+    return found
+
+
+def _reason(entries: list[Any]) -> str:
+    """[{"changed deps": {"params.yaml": {"train": "modified"}}}] → "settings: train"."""
+    settings: list[str] = []
+    code: list[str] = []
+    data: list[str] = []
+    outputs: list[str] = []
+    others: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, dict):  # "changed command"
+            others.append(str(entry))
+            continue
+        for kind, changes in entry.items():
+            for path, what in changes.items():
+                if isinstance(what, dict):
+                    settings += what
+                elif kind != "changed outs":
+                    (code if path.startswith(_CODE) else data).append(path)
+                elif what == "modified":
+                    outputs.append(path)
+                else:
+                    return "its output is not here"
+    parts = {"settings": settings, "code": code, "data": data, "own output changed": outputs, "": others}
+    return "; ".join(f"{name}: {_some(found)}".removeprefix(": ") for name, found in parts.items() if found)
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+
+
+def _why(err: str) -> str:
+    if "No module named dvc" in err:
+        return "DVC is not installed for this Python: `make setup` installs everything into .venv"
+    if "lock" in err.lower():
+        return "DVC is at work here and lets nobody else look"
+    last = (err.strip().splitlines() or ["it does not say why"])[-1]
+    return f"`dvc status` failed: {redact(last.removeprefix('ERROR: '))}"
