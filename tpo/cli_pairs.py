@@ -25,7 +25,7 @@ CATALOG, CAPTIONS, QUERIES = Path("data/catalog"), Path("data/captions"), Path("
 JUDGED, PAIRS = Path("data/judged"), Path("data/pairs")
 
 
-@pairs.command(name="import")
+@pairs.command(name="import", epilog="Example: tpo pairs import dataset.csv --form csv --column q=question")
 def import_file(
     src: Annotated[Path, typer.Argument(help="file of pairs; their videos lie in data.videos and are ingested")],
     form: Annotated[FormName, typer.Option(help="who wrote it")],
@@ -69,7 +69,7 @@ def import_file(
     typer.echo("To train on them: dvc repro -s mix validate train evaluate register")
 
 
-@pairs.command(name="export")
+@pairs.command(name="export", epilog="Example: tpo pairs export pairs.json --form llama-factory")
 def export_file(
     dst: Annotated[Path, typer.Argument(help="file to write; held-out pairs go beside it, as NAME_held_out")],
     form: Annotated[FormName, typer.Option(help="who shall read it")],

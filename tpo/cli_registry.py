@@ -7,42 +7,55 @@ tpo reproduce 3
 """
 
 import getpass
+import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tpo.errors import UserError
 
 if TYPE_CHECKING:
-    from tpo.records import GateDecision
     from tpo.registry.package import RegisteredVersion
     from tpo.registry.promotion import Promotion
 
+
+def _numbers(incomplete: str) -> list[str]:
+    """Versions that begin so, for the shell; nothing if they cannot be looked up at once."""
+    from tpo.params import load_params
+    from tpo.status.registered import registered
+
+    try:
+        name = load_params().register_.name
+    except UserError:
+        return []
+    return [number for number in registered(name, Path()).versions if number.startswith(incomplete)]
+
+
 Reason = Annotated[str, typer.Option(help="why; kept in the history")]
+AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands of this file commands of `tpo`."""
-    for command in (registry, promote, rollback, reproduce):
-        app.command()(command)
+    app.command(epilog="Example: tpo registry --json")(registry)
+    app.command(epilog='Example: tpo promote 3 --reason "read twenty answers, they are better"')(promote)
+    app.command(epilog='Example: tpo rollback --reason "answers in Latin since this morning"')(rollback)
+    app.command(epilog="Example: tpo reproduce 3 --into ../version-3")(reproduce)
 
 
-def registry(
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="all of it, for programs")] = False,
-) -> None:
+def registry(*, as_json: AsJson = False) -> None:
     """Versions, newest first: aliases, what the gate said, where they come from; and every promotion and rollback."""
-    import json
-
-    from tpo.registry.promotion import history
+    from tpo.progress import waiting
 
     name = _name()
-    found, moves = _versions(name), history(name)
+    with waiting("asking the registry"):
+        from tpo.registry.promotion import history
+
+        found, moves = _versions(name), history(name)
     if as_json:
-        told = {"versions": [one.model_dump() for one in found], "history": [one.model_dump() for one in moves]}
-        typer.echo(json.dumps(told, indent=2))
+        _echo_json({"versions": [one.model_dump() for one in found], "history": [one.model_dump() for one in moves]})
         return
     for version in found:
         typer.echo(f"{name}/{version.version}  {', '.join(version.aliases) or 'no alias'}")
@@ -57,42 +70,59 @@ def registry(
 
 
 def promote(
-    version: Annotated[str | None, typer.Argument(help="default: the challenger")] = None,
+    version: Annotated[str | None, typer.Argument(help="default: the challenger", autocompletion=_numbers)] = None,
     *,
     reason: Reason = "",
     force: Annotated[bool, typer.Option("--force", help="whatever the gate says; it is recorded as forced")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the gate's rules, and move nothing")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a version the champion, if the gate allows it; the champion becomes `previous`."""
-    from tpo.registry.promotion import kept_decision
-    from tpo.registry.promotion import promote as move
+    from tpo.progress import waiting
 
     name = _name()
-    chosen = version or _challenger(name)
+    with waiting("asking the registry"):
+        from tpo.registry.promotion import promote as move
+
+        chosen = version or _challenger(name)
     if dry_run:
-        _show_rules(name, chosen, kept_decision(name, chosen), force=force)
+        _show_rules(name, chosen, force=force, as_json=as_json)
         return
-    _tell(name, move(name, chosen, who=who(), reason=reason, force=force))
+    with waiting("asking the model, which must answer"):
+        moved = move(name, chosen, who=who(), reason=reason, force=force)
+    _tell(name, moved, as_json=as_json)
 
 
-def rollback(reason: Reason = "") -> None:
+def rollback(reason: Reason = "", *, as_json: AsJson = False) -> None:
     """Make the previous champion champion again, in one step; a second rollback goes forward again."""
-    from tpo.registry.promotion import rollback as move
+    from tpo.progress import waiting
 
     name = _name()
-    _tell(name, move(name, who=who(), reason=reason))
+    with waiting("asking the registry and the model"):
+        from tpo.registry.promotion import rollback as move
+
+        moved = move(name, who=who(), reason=reason)
+    _tell(name, moved, as_json=as_json)
 
 
 def reproduce(
-    version: Annotated[str, typer.Argument(help="number of a registered version")],
+    version: Annotated[str, typer.Argument(help="number of a registered version", autocompletion=_numbers)],
     into: Annotated[Path | None, typer.Option(help="folder to make; default: beside this one")] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Check out code and data that a version was made from, in a git worktree of its own."""
-    from tpo.registry.reproduce import reproduce as check_out
+    from tpo.progress import waiting
 
     name = _name()
     folder = into or Path.cwd().parent / f"{name}-{version}"
-    found = check_out(name, version, folder)
+    with waiting("checking out code and data"):
+        from tpo.registry.reproduce import reproduce as check_out
+
+        found = check_out(name, version, folder)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
     typer.echo(f"{found.folder}: {name}/{version}, commit {found.commit[:12]}")
     for note in found.notes:
         typer.echo(note)
@@ -106,9 +136,19 @@ def who() -> str:
 
 
 def _name() -> str:
-    from tpo.params import load_params
+    """The registered model's. Where nothing is registered, or the registry is away, that is said at once.
 
-    return load_params().register_.name
+    MLflow itself would make a database to find nothing in, and try to reach a server for minutes.
+    """
+    from tpo.params import load_params
+    from tpo.status.registered import registered
+
+    found = registered(load_params().register_.name, Path())
+    if found.state == "broken":
+        raise UserError(f"{found.problem}. Is MLFLOW_TRACKING_URI right, and does the server run?")
+    if found.state == "read" and not found.versions:
+        raise UserError(f"No model named {found.name!r} is registered yet. `dvc repro` registers one.")
+    return found.name
 
 
 def _versions(name: str) -> "list[RegisteredVersion]":
@@ -151,14 +191,18 @@ def _about(version: "RegisteredVersion") -> list[str]:
 _RUNS = {"train": "train_run_id", "evaluate": "evaluate_run_id"}
 
 
-def _show_rules(name: str, version: str, decision: "GateDecision | None", *, force: bool) -> None:
-    from tpo.registry.promotion import objection
+def _show_rules(name: str, version: str, *, force: bool, as_json: bool) -> None:
+    from tpo.registry.promotion import kept_decision, objection
 
+    decision, problem = kept_decision(name, version), objection(name, version)
+    if as_json:
+        kept = None if decision is None else decision.model_dump(mode="json")
+        _echo_json({"version": version, "decision": kept, "objection": problem or None})
+        return
     if decision is not None:
         for rule in decision.rules:
             typer.echo(f"{'passed' if rule.passed else 'FAILED':<7} {rule.name:<34} {rule.reason}")
         typer.echo(f"\nDecision {decision.id} of {decision.decided_at}: {decision.summary}")
-    problem = objection(name, version)
     if not problem:
         typer.echo(f"`tpo promote {version}` would make {name}/{version} champion. Nothing was moved.")
     elif force:
@@ -167,5 +211,12 @@ def _show_rules(name: str, version: str, decision: "GateDecision | None", *, for
         typer.echo(f"`tpo promote {version}` would refuse: {problem} Nothing was moved.")
 
 
-def _tell(name: str, promotion: "Promotion") -> None:
+def _tell(name: str, promotion: "Promotion", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(promotion.model_dump_json(indent=2))
+        return
     typer.echo(f"{name}/{promotion.champion} is champion, previous is {promotion.previous or 'none'}.")
+
+
+def _echo_json(told: dict[str, Any]) -> None:
+    typer.echo(json.dumps(told, indent=2, ensure_ascii=False))

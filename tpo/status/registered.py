@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -28,6 +29,7 @@ class Registered(Record):
     versions: tuple[str, ...] = Field((), description="newest first; a server tells the newest alone")
     champion: str | None = None
     challenger: str | None = None
+    state: Literal["read", "broken", "not read here"] = "read"
     problem: str = Field("", description="why this is not known")
 
 
@@ -41,8 +43,10 @@ def registered(name: str, root: Path) -> Registered:
             return _from_server(name, uri.rstrip("/"))
     except (OSError, ValueError, KeyError, sqlite3.Error) as error:
         told = redact(str(error)) or type(error).__name__
-        return Registered(name=name, problem=f"{redact(uri)} cannot be read: {told}")
-    return Registered(name=name, problem=f"{redact(uri)} is not read here; `tpo registry` asks it")
+        refused = isinstance(error, HTTPError) and error.code in (401, 403)  # MLflow's client has what it asks for
+        problem = f"The registry {redact(uri)} cannot be read: {told}"
+        return Registered(name=name, state="not read here" if refused else "broken", problem=problem)
+    return Registered(name=name, state="not read here", problem=f"{redact(uri)}: `tpo registry` asks it")
 
 
 def _from_file(name: str, file: Path) -> Registered:
