@@ -14,17 +14,15 @@ import typer
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="all of it, for programs")] = False) -> None:
     """What is there, what runs, what the gate decided, what DVC would run again, and what to do next."""
     from tpo.progress import waiting
-    from tpo.status.project import check_project, look, next_step, next_text, stale_text, to_text
-    from tpo.status.stale import AskedDvc
+    from tpo.status.project import check_project, find_stale, look, next_step, next_text, stale_text, to_text
 
     root = Path()
     check_project(root)
-    asked = AskedDvc(root)
     found = look(root)
     if not as_json:
         typer.echo(to_text(found))
     with waiting("asking DVC what is stale"):
-        stale = asked.stale()
+        stale = find_stale(root, found)
     step = next_step(found, stale)
     if as_json:
         told = found.model_dump(mode="json") | {"stale": stale.model_dump(mode="json"), "next": step}

@@ -106,6 +106,15 @@ class Site:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def status(self) -> dict[str, Any]:
+        """What `tpo status --json` says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tpo.cli", "status", "--json"],
+            cwd=self.folder, capture_output=True, text=True, check=True,
+            env=self.environment | {"PREFECT_API_URL": self.url, "MLFLOW_TRACKING_URI": self.mlflow_url},
+        )  # fmt: skip
+        return dict(json.loads(done.stdout))
+
     def schedule(self, *schedules: dict[str, Any]) -> None:
         retrain, *others = NIGHTLY["deployments"]
         deployments = [retrain | {"schedules": list(schedules)}, *others]
@@ -114,6 +123,10 @@ class Site:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.environment['PREFECT_SERVER_API_PORT']}/api"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['MLFLOW_PORT']}"
 
     def api(self, path: str, **body: Any) -> Any:
         for _ in range(20):
@@ -244,6 +257,8 @@ def killed(site: Site) -> Killed:
     second = site.start(commit_to="retrain")
     until(lambda: site.run(second)["state_name"] == "AwaitingConcurrencySlot")
     victims = [*site.processes("worker start --pool tpo-gpu"), *site.processes("prefect.engine")]
+    assert f"{run['name']} is running" in (told := site.status())["prefect"]
+    assert "DVC is not asked while something runs" in told["stale"]["problem"]
     (site.folder / "hold").unlink()
     until(lambda: any(site.folder.glob(CHECKPOINTS)), 300)  # three stages come before
     for process in victims:
@@ -330,6 +345,10 @@ def test_a_stage_that_finds_the_disk_full_leaves_the_champion_and_says_what_to_d
     assert (site.folder / "data/queries/queries.jsonl").read_bytes() == before
     assert client.get_model_version_by_alias("tpo-demo", "champion").version == champion.version
     write_stages(site.folder)
+    told = site.status()
+    assert (told["registered"]["versions"], told["registered"]["champion"]) == ([str(champion.version)],) * 2
+    assert [line.split()[0] for line in told["services"]] == ["prefect", "mlflow", "tpo-gpu", "tpo-cpu"]
+    assert "ask" in told["stale"]["stages"]
 
 
 def test_a_cancelled_run_ends_its_stage_with_all_that_runs(site: Site, finished: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ from tpo.models import model_id
 from tpo.params import load_params
 from tpo.records import Checked, Condition, GateDecision, GateRule, Item, PreferencePair, Role, Video
 from tpo.registry.tracking import log_stage
+from tpo.status.registered import registered
 from tpo.store import Manifest, digest, publish
 from tpo.validation.checkpoint import ValidationVerdict
 from tpo.video.decontaminate import BenchmarkCheck, VideoReport
@@ -192,6 +193,8 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
     assert (moved["promoted"], moved["version"], moved["champion"]) == (False, "2", "1")
     shown = tpo("promote", "--dry-run")
     assert "passed  better_than_champion" in shown
+    told = json.loads(tpo("promote", "--dry-run", "--json"))
+    assert (told["version"], told["decision"]["id"], told["objection"]) == ("2", decision.id, None)
     assert "`tpo promote 2` would make tpo-demo/2 champion. Nothing was moved." in shown
     with pytest.raises(UserError, match="A reason is needed"):
         tpo("promote", "2")
@@ -213,6 +216,8 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
         ("rollback", "1", "answers in Latin"),
         ("promote", "2", "read twenty answers"),
     ]
+    read = registered("tpo-demo", project)
+    assert (read.versions, read.champion, read.challenger) == (("3", "2", "1"), "1", "3")
     shown = tpo("registry")
     assert "tpo-demo/3  challenger" in shown
     assert f"model      full {first} of base" in shown

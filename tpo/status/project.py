@@ -1,8 +1,8 @@
 """A project at a glance: what is there, what runs, what was decided, what is stale, and what to do next.
 
     status = look(Path())                    # everything that disk and processes tell, at once
-    told = AskedDvc(Path()).stale()          # seconds
-    print(to_text(status), stale_text(told), next_step(status, told))
+    stale = find_stale(Path(), status)       # seconds
+    print(to_text(status), stale_text(stale), next_step(status, stale))
 
 Nothing here raises because of what it finds in a project: a damaged file is what a status is asked for.
 """
@@ -19,7 +19,7 @@ from tpo.records import GateDecision, Record
 from tpo.status.registered import Registered, registered
 from tpo.status.running import Running, Services, prefect_runs, running
 from tpo.status.stages import StageStatus, stage_statuses
-from tpo.status.stale import Stale
+from tpo.status.stale import Stale, ask_dvc
 
 GATE, REPORT = Path("reports/gate.json"), Path("reports/index.html")
 _WIDTH, _INDENT, _NAME = 80, 11, 9
@@ -42,7 +42,8 @@ class ProjectStatus(Record):
     decision: Decision | None
     running: tuple[Running, ...]
     services: tuple[str, ...]
-    prefect: tuple[str, ...]
+    prefect: tuple[str, ...] = Field(description="flow runs that its server counts as under way, of any project")
+    prefect_problem: str = ""
     has_report: bool
 
     @property
@@ -62,6 +63,7 @@ def look(root: Path) -> ProjectStatus:
     """All but what is stale."""
     services = Services(root)
     params, problem = _params(root)
+    runs, prefect_problem = prefect_runs()
     return ProjectStatus(
         params_problem=problem,
         base=params.model.base if params else "",
@@ -71,7 +73,8 @@ def look(root: Path) -> ProjectStatus:
         decision=_decision(root / GATE),
         running=running(root),
         services=services.told(),
-        prefect=prefect_runs(),
+        prefect=runs,
+        prefect_problem=prefect_problem,
         has_report=(root / REPORT).is_file(),
     )
 
@@ -91,6 +94,13 @@ def _decision(file: Path) -> Decision | None:
     except (OSError, ValueError, ValidationError):
         return Decision(summary=f"{file} is damaged; `dvc repro -f register` writes it again")
     return Decision(promote=found.promote, decided_at=found.decided_at, summary=found.summary)
+
+
+def find_stale(root: Path, status: ProjectStatus) -> Stale:
+    """What DVC would run again. It is not asked while something runs, which its lock could stop."""
+    if status.running:
+        return Stale(problem=f"DVC is not asked while something runs ({status.running[0].what})")
+    return ask_dvc(root)
 
 
 def next_step(status: ProjectStatus, stale: Stale) -> str:
@@ -139,8 +149,8 @@ def to_text(status: ProjectStatus) -> str:
     lines += _block("Running", *(map(_running_text, status.running) if status.running else ["nothing in this folder"]))
     if status.services:
         lines += _block("Servers", *status.services)
-    if status.prefect:
-        lines += _block("Prefect", *status.prefect)
+    if told := [*status.prefect, *filter(None, [status.prefect_problem])]:
+        lines += _block("Prefect", *told)
     return "\n".join(lines)
 
 
@@ -164,7 +174,7 @@ def next_text(step: str) -> str:
 def _stage_text(stage: StageStatus) -> str:
     if stage.state == "damaged":
         return f"{stage.name:<{_NAME}} DAMAGED: {stage.problem}"
-    told = {"not run": "has not run", "begun": f"begun: {stage.kept} are done"}.get(stage.state)
+    told = {"not run": "has not run", "begun": f"begun: {stage.kept}"}.get(stage.state)
     if told is None:
         told = f"{stage.items_out:,} of {stage.items_in:,} {stage.item}"
         reasons = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in stage.set_aside.items() if count]
@@ -202,6 +212,8 @@ def _block(title: str, *lines: str, indent: int = 2) -> list[str]:
     """Lines behind a title, wrapped; the second half of a long one is indented so much further."""
     found: list[str] = []
     for paragraph in "\n".join(lines).splitlines():
-        found += wrap(paragraph, _WIDTH - _INDENT, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
+        found += wrap(
+            paragraph, _WIDTH - _INDENT, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+        ) or [""]
     first, *rest = found
     return [f"{title:<{_INDENT}}{first}".rstrip(), *(f"{'':<{_INDENT}}{line}" for line in rest)]

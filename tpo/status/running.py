@@ -115,17 +115,17 @@ class Services:
         return () if any(line.startswith("Nothing runs") for line in lines) else tuple(lines)
 
 
-def prefect_runs() -> tuple[str, ...]:
-    """Flow runs that Prefect's server at `PREFECT_API_URL` counts as under way; nothing without that setting."""
+def prefect_runs() -> tuple[tuple[str, ...], str]:
+    """Flow runs that the server at `PREFECT_API_URL` counts as under way, and why that is not known."""
     url = os.environ.get("PREFECT_API_URL")
     if not url:
-        return ()
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]}}}, "limit": 10}
+        return (), ""
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}, "limit": 10}
     body = json.dumps(wanted).encode()
     request = Request(f"{url}/flow_runs/filter", body, {"Content-Type": "application/json"})  # noqa: S310
     try:
         with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             runs = json.load(answer)
-        return tuple(f"{run['name']} is {run['state']['name'].lower()}" for run in runs)
+        return tuple(f"{run['name']} is {run['state']['name'].lower()}" for run in runs), ""
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return (f"{redact(url)} does not answer: {redact(str(error))}",)
+        return (), f"{redact(url)} does not answer: {redact(str(error))}"

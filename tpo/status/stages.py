@@ -56,7 +56,7 @@ def _kept(folder: Path) -> str:
     """What a stage's journal holds, or how far its last checkpoint is; a stage that ended has neither."""
     steps = [int(found[1]) for path in folder.rglob("checkpoint-*") if (found := _CHECKPOINT.fullmatch(path.name))]
     if steps:
-        return f"step {max(steps)}"
+        return f"step {max(steps)} is saved"
     journals = [path for path in folder.glob("*/journal.jsonl") if path.stat().st_size]
     lines = sum(path.read_bytes().count(b"\n") for path in journals)
-    return f"{lines:,} videos or files" if lines else ""
+    return f"{lines:,} videos or files are done" if lines else ""
