@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -34,6 +35,7 @@ from tpo.registry.tracking import connect
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = "import tpo.curation.mix, tpo.curation.reviews, tpo.params, tpo.store"
 PROOF_IMPORTS = "import mlflow.pyfunc, tpo.models, tpo.registry.ask"
+LOOK = "from pathlib import Path; from tpo.status.project import look, to_text; print(to_text(look(Path())))"
 WHO, WHY = "bench/operations.py", "timed"
 
 
@@ -110,6 +112,13 @@ def main() -> None:
         figures[figure] = round(median(measured), 2)
         print(f"{what:60} {figures[figure]:8.2f} s   (slowest {max(measured):.2f})", flush=True)
 
+    def time_program(figure: str, what: str, *arguments: str) -> None:
+        command = [sys.executable, *arguments]
+        run = partial(subprocess.run, command, check=True, capture_output=True)
+        show(figure, what, [seconds_of(run) for _ in range(repeats)])
+
+    time_program("tpo_help_s", "tpo --help", "-m", "tpo.cli", "--help")
+    time_program("tpo_status_without_dvc_s", "tpo status, before DVC is asked", "-c", LOOK)
     with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder) / "prefect") as environment:
         scratch = Path(folder)
         for needed in ("data/judged", "data/review"):

@@ -42,13 +42,17 @@ def import_file(
     from tpo.curation.formats import import_pairs, read_rows
     from tpo.evaluation.benchmarks import find_items
     from tpo.params import load_params
+    from tpo.progress import waiting
     from tpo.store import count_reasons
 
     params = load_params()
     rows, bad = read_rows(src, form, dict(_column(one) for one in column or []))
     found, more = import_pairs(rows, _catalog(), params.answer.full_frames, src.name)
-    items, note = find_items(params.data.benchmarks)
-    report = check_questions({pair.id: pair.question for pair in found}, items, params.ask.contamination_words, note)
+    with waiting("comparing questions with the benchmarks'"):
+        items, note = find_items(params.data.benchmarks)
+        report = check_questions(
+            {pair.id: pair.question for pair in found}, items, params.ask.contamination_words, note
+        )
     taken = {shared.query_id for shared in report.found}
     kept = [pair for pair in found if pair.id not in taken]
     set_aside = [*bad, *more, *rejections(report)]
