@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from tpo.curation.reviews import UNDECIDED, decided, standing
 from tpo.errors import UserError
 from tpo.params import MixParams
+from tpo.progress import waiting
 from tpo.records import Granularity, PreferencePair, Reason, Rejection, Review, ReviewVerdict, content_id
 
 STAGE = "mix"
@@ -66,6 +67,7 @@ class Mixed:
     report: MixReport
 
 
+@waiting("mixing pairs")
 def mix_pairs(pairs: Sequence[PreferencePair], params: MixParams, seed: int, reviews: Sequence[Review] = ()) -> Mixed:
     """Draw what is trained on. Every pair ends in one of three places.
 

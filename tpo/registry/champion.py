@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo.errors import UserError
+from tpo.progress import waiting
 from tpo.records import Record, content_id
 from tpo.registry.evidence import Standing
 from tpo.registry.stored import find_checkpoint, package_digest
@@ -76,7 +77,8 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
     if not out.is_dir() or package_digest(out) != registered:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        with readable_errors(f"give the files of the champion, version {found.version} of {name}"):
+        told = f"the files of the champion, version {found.version} of {name}"
+        with readable_errors(f"give {told}"), waiting(f"fetching {told}"):
             mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}", dst_path=str(out))
         if package_digest(out) != registered:  # a weaker one would be easy to beat
             raise UserError(

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -42,16 +43,25 @@ def running(root: Path) -> tuple[Running, ...]:
     for process in psutil.process_iter():
         try:
             if (what := _what(process.cmdline())) and _is_in(process, root):
-                found[process.pid] = Running(what=what, pid=process.pid, seconds=time.time() - process.create_time())
+                found[process.pid] = Running(what=what, pid=process.pid, seconds=_age_s(process))
         except psutil.Error:  # it ended, or is somebody else's
             continue
-    for process, state in _bars(root):
-        # `accelerate` starts training in processes of its own: the bar is the stage's.
-        family = [process.pid, *(parent.pid for parent in process.parents())]
-        pid = next((one for one in family if one in found), process.pid)
-        base = found.get(pid) or Running(what=state["prefix"], pid=pid, seconds=time.time() - process.create_time())
-        found[pid] = base.model_copy(update=_progress(state))
+    for file in sorted((root / FOLDER).glob("*.json")):
+        # One that a kill left is no process's any more, or of one that is younger.
+        with suppress(psutil.Error, OSError, ValueError, TypeError, KeyError):
+            process = psutil.Process(int(file.stem))
+            if process.create_time() <= file.stat().st_mtime:
+                bar = _progress(json.loads(file.read_text(encoding="utf-8")))
+                # `accelerate` starts training in processes of its own: the bar is the stage's.
+                family = [process.pid, *(parent.pid for parent in process.parents())]
+                pid = next((one for one in family if one in found), process.pid)
+                owner = found.get(pid) or Running(what=bar["doing"], pid=pid, seconds=_age_s(process))
+                found[pid] = owner.model_copy(update=bar)
     return tuple(sorted(found.values(), key=lambda one: -one.seconds))
+
+
+def _age_s(process: psutil.Process) -> float:
+    return time.time() - float(process.create_time())
 
 
 def _what(command: Sequence[str]) -> str | None:
@@ -73,18 +83,8 @@ def _is_in(process: psutil.Process, root: Path) -> bool:
     return Path(process.cwd()) == root.resolve()
 
 
-def _bars(root: Path) -> Iterator[tuple[psutil.Process, dict[str, Any]]]:
-    """The bars of processes that are alive; a number that another process has by now is known by its age."""
-    for file in sorted((root / FOLDER).glob("*.json")):
-        try:
-            process = psutil.Process(int(file.stem))
-            if process.create_time() <= file.stat().st_mtime:
-                yield process, json.loads(file.read_text(encoding="utf-8"))
-        except (psutil.Error, OSError, ValueError):
-            continue
-
-
 def _progress(state: dict[str, Any]) -> dict[str, Any]:
+    """What `tpo.progress` wrote down, as fields of `Running`."""
     done, total, here = state["n"], state["total"], state["n"] - state["initial"]
     left_s = (total - done) * state["elapsed"] / here if here > 0 else None
     return {"doing": state["prefix"], "done": done, "total": total, "unit": state["unit"].strip(), "left_s": left_s}

@@ -54,9 +54,17 @@ def _status(root: Path, name: str, out: Path) -> StageStatus:
 
 def _kept(folder: Path) -> str:
     """What a stage's journal holds, or how far its last checkpoint is; a stage that ended has neither."""
-    steps = [int(found[1]) for path in folder.rglob("checkpoint-*") if (found := _CHECKPOINT.fullmatch(path.name))]
+    checkpoints = folder.glob("*/checkpoints/*/checkpoint-*")
+    steps = [int(found[1]) for path in checkpoints if (found := _CHECKPOINT.fullmatch(path.name))]
     if steps:
         return f"step {max(steps)} is saved"
-    journals = [path for path in folder.glob("*/journal.jsonl") if path.stat().st_size]
-    lines = sum(path.read_bytes().count(b"\n") for path in journals)
+    lines = sum(_count_lines(journal) for journal in folder.glob("*/journal.jsonl"))
     return f"{lines:,} videos or files are done" if lines else ""
+
+
+def _count_lines(file: Path) -> int:
+    try:
+        with file.open("rb") as lines:
+            return sum(1 for _ in lines)
+    except FileNotFoundError:  # the stage ended meanwhile
+        return 0
