@@ -162,6 +162,9 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback(tmp_path: Path) -> None:
 def test_a_checkpoint_folder_answers_about_a_real_video(tpo, tiny_checkpoint: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", plan_events(np.random.default_rng(0), 4), 0.0)
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    taken = tpo(tmp_path, "export", str(tiny_checkpoint), "clip.mp4/dst", "--form", "hf")
+    assert (taken.code, taken.stderr.splitlines()[-1][:5]) == (1, "tpo: ")
+    assert "clip.mp4/.dst.partial: Not a directory" in taken.stderr
     asked = ["clip.mp4", "Which color is the star?", "--model", str(tiny_checkpoint)]
     told = json.loads(tpo(tmp_path, "ask", *asked, "--json").stdout)
     assert {"video": "clip.mp4", "model": str(tiny_checkpoint)}.items() <= told.items()

@@ -42,12 +42,20 @@ app.command(epilog="Example: tpo use longva --dry-run")(use)
 @app.command(epilog="Example: tpo summary")
 def summary(*, as_json: AsJson = False) -> None:
     """What the pipeline did: videos, pairs, accuracy before and after, the gate, and where to look."""
+    from pydantic import ValidationError
+
     from tpo.progress import waiting
 
     with waiting("reading what the stages left"):
         from tpo.report.summary import collect, to_text
 
-        found = collect(Path())
+        try:
+            found = collect(Path())
+        except ValidationError as error:
+            raise UserError(
+                f"A file in data or reports is no {error.title} as its stage writes one: {error.errors()[0]['msg']}. "
+                "Was it edited by hand? `dvc repro` makes it again."
+            ) from error
     typer.echo(found.model_dump_json(indent=2) if as_json else to_text(found))
 
 
@@ -225,10 +233,10 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"tpo: {error}", err=True)
         raise SystemExit(1) from None
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        typer.echo(
-            f"tpo: {error.filename}: {error.strerror}. Give another path, or the right to use this one.", err=True
-        )
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"tpo: {error.filename}: {error.strerror}. Is the path right, and may you use it?", err=True)
         raise SystemExit(1) from None
 
 
