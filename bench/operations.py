@@ -35,7 +35,9 @@ from tpo.registry.tracking import connect
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = "import tpo.curation.mix, tpo.curation.reviews, tpo.params, tpo.store"
 PROOF_IMPORTS = "import mlflow.pyfunc, tpo.models, tpo.registry.ask"
-LOOK = "from pathlib import Path; from tpo.status.project import look, to_text; print(to_text(look(Path())))"
+LOOK = """from pathlib import Path
+from tpo.status import project, text
+print(text.to_text(project.look(Path())))"""
 WHO, WHY = "bench/operations.py", "timed"
 
 

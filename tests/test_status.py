@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tpo.records import GateDecision
-from tpo.status.project import ProjectStatus, Stale, look, next_step, next_text, stale_text, to_text
+from tpo.status.project import ProjectStatus, look, next_step
 from tpo.status.registered import Registered
 from tpo.status.running import running
 from tpo.status.stages import StageStatus
-from tpo.status.stale import stale_stages, upstream
+from tpo.status.stale import Stale, stale_stages, upstream
+from tpo.status.text import next_text, stale_text, to_text
 from tpo.store import Manifest, publish
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,8 @@ import typer
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="all of it, for programs")] = False) -> None:
     """What is there, what runs, what the gate decided, what DVC would run again, and what to do next."""
     from tpo.progress import waiting
-    from tpo.status.project import check_project, find_stale, look, next_step, next_text, stale_text, to_text
+    from tpo.status.project import check_project, find_stale, look, next_step
+    from tpo.status.text import next_text, stale_text, to_text
 
     root = Path()
     check_project(root)

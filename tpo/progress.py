@@ -50,7 +50,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]  # at run time it takes no argument
         if self._file is None or now_s < self._written_s + 1:
             return
         told = self.format_dict
-        state = {name: told[name] for name in ("prefix", "n", "total", "unit", "elapsed", "initial", "postfix")}
+        state = {name: told[name] for name in ("prefix", "n", "total", "unit", "elapsed", "initial")}
         partial = self._file.with_suffix(".partial")
         with suppress(OSError):  # a full disk stops the work where it writes what counts, not here
             partial.write_text(json.dumps(state), encoding="utf-8")
