@@ -66,8 +66,6 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
     """
     import mlflow
 
-    from tpo.models.checkpoint import check_base  # brings torch, which nobody needs who asks who is champion
-
     found = _champion(name)
     if found is None:
         return None
