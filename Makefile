@@ -24,9 +24,10 @@ demo: setup
 up down: setup
 	@python -m flows.services $@
 
-# One thread for each of the two workers: two apiece wait for each other most of the time.
+# One thread for each worker: two apiece wait for each other most of the time. Three workers keep two cores busy, since tests
+# of servers and schedules wait.
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --durations 15 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest -n 3 --durations 15 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	ruff check .
