@@ -4,48 +4,33 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import yaml
 
 from flows.command import output_of
 from tpo.errors import UserError
+from tpo.status.stale import stale_stages, upstream
 
 DVC = (sys.executable, "-m", "dvc")
 
 
-def stale_stages() -> list[str]:
+def stale_now() -> list[str]:
     """What is stale now and what depends on it, in DVC's order; `.dvc` files whose data changed are among it.
 
     Raises:
         UserError: DVC's drawing lacks one of them, so nobody knows when it is its turn.
     """
-    stale = set(json.loads(output_of([*DVC, "status", "--json", "--with-deps", "dvc.yaml"])))
-    if not stale:
+    changed = json.loads(output_of([*DVC, "status", "--json", "--with-deps", "dvc.yaml"]))
+    if not changed:
         return []
-    upstream = upstream_of(output_of([*DVC, "dag", "--dot"]))
-    if unknown := stale - upstream.keys():
+    drawn = upstream(output_of([*DVC, "dag", "--dot"]))
+    if unknown := changed.keys() - drawn.keys():
         raise UserError(
             f"`dvc status` names what `dvc dag` does not draw: {', '.join(sorted(unknown))}. If dvc.yaml was changed "
             "just now, start it again; it cannot draw names that begin or end with a quotation mark."
         )
-    in_order = []
-    for stage in TopologicalSorter(upstream).static_order():
-        if stage in stale or upstream[stage] & stale:
-            stale.add(stage)
-            in_order.append(stage)
-    return in_order
-
-
-def upstream_of(dot: str) -> dict[str, set[str]]:
-    """{"a": set(), "b": {"a"}} from DVC's drawing `"a"; "b"; "a" -> "b";`."""
-    upstream: dict[str, set[str]] = {}
-    for line in dot.splitlines():
-        if line.startswith('"') and line.endswith('";'):
-            *before, stage = line[1:-2].split('" -> "')
-            upstream.setdefault(stage, set()).update(before)
-    return upstream
+    return list(stale_stages(changed, drawn))
 
 
 def outcome(said: Sequence[str]) -> str:

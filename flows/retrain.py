@@ -32,7 +32,7 @@ from prefect.utilities.urls import url_for
 from flows.command import CommandError, run_command
 from flows.decision import as_markdown
 from flows.lock_commit import check_branch, commit_lock
-from flows.pipeline import DVC, has_remote, imports, in_the_way, outcome, stale_stages
+from flows.pipeline import DVC, has_remote, imports, in_the_way, outcome, stale_now
 from flows.stage import PIPELINE_ID, REPORTS, TASK, call, pipeline_tag, start_own_server
 from tpo.errors import UserError, redact
 from tpo.records import GateDecision
@@ -108,7 +108,7 @@ def retrain(*, pull: bool = True, push: bool = True, commit_to: str | None = Non
             check_branch(commit_to)
         if pull:
             call(get_data)
-        for stage in stale_stages():
+        for stage in stale_now():
             _run(stage, ran)
         registered = any((one.stage, one.outcome) == ("register", "ran") for one in ran)
         decision = _decision() if registered else None

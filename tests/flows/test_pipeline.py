@@ -13,9 +13,10 @@ import yaml
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.pipeline import stale_stages, upstream_of
+from flows.pipeline import stale_now
 from flows.retrain import get_data, retrain, run_stage
 from tpo.errors import UserError
+from tpo.status.stale import upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = {"cmd": "mkdir -p out && cat data/videos/* > out/all", "deps": ["data/videos"], "outs": ["out"]}
@@ -56,21 +57,21 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_names_of_any_kind_are_read_from_dvcs_drawing() -> None:
     names = ['my "best" videos.dvc', "a -> b.dvc", "vidéos; alle.dvc", "demo/dvc.yaml:world", "train@1"]
     dot = "strict digraph {\n" + "".join(f'"{name}";\n' for name in names) + f'"{names[1]}" -> "{names[3]}";\n}}\n'
-    assert upstream_of(dot) == {name: {names[1]} if name == names[3] else set() for name in names}
+    assert upstream(dot) == {name: {names[1]} if name == names[3] else set() for name in names}
 
 
 def test_what_is_stale_is_run_in_order_with_what_depends_on_it_and_never_left_out(project: Path) -> None:
-    assert stale_stages() == []
+    assert stale_now() == []
     Path("data/videos/two.mp4").write_text("two\n")
     again = {"cmd": "cp out/all again", "deps": ["out"], "outs": ["again"]}
     write_stages(again=again, count=COUNT)
-    assert stale_stages() == ["data/videos.dvc", "count", "again"]
+    assert stale_now() == ["data/videos.dvc", "count", "again"]
     Path('"a"').write_text("1\n")
     dvc("add", "--quiet", '"a"')
     Path('"a"').unlink()
     write_stages(count=COUNT | {"deps": ["data/videos", '"a"']})
     with pytest.raises(UserError, match=r'`dvc status` names what `dvc dag` does not draw: "a"\.dvc\.'):
-        stale_stages()
+        stale_now()
 
 
 def test_a_video_that_nobody_added_stops_the_pull_and_is_told_with_what_to_do_and_kept(project: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_video_that_nobody_added_stops_the_pull_and_is_told_with_what_to_do_an
     assert Path("data/videos/two.mp4").read_text() == "two\n"
     dvc("add", "--quiet", "data/videos")
     assert get_data.fn() is None
-    assert stale_stages() == ["count"]
+    assert stale_now() == ["count"]
 
 
 def test_an_import_whose_source_changed_makes_what_depends_on_it_run(project: Path) -> None:
@@ -94,7 +95,7 @@ def test_an_import_whose_source_changed_makes_what_depends_on_it_run(project: Pa
     run_stage.fn("clips")
     (source / "two.mp4").write_text("two\n")
     get_data.fn()
-    assert stale_stages() == ["clips"]
+    assert stale_now() == ["clips"]
     assert run_stage.fn("clips").outcome == "ran"
     assert Path("clips").read_text() == "one\ntwo\n"
 
@@ -112,7 +113,7 @@ def test_a_stage_that_fails_leaves_all_of_its_earlier_output(project: Path) -> N
     assert "failed to run: cat in" in failed.message
     assert [Path(name).read_text() for name in ("begun", "kept", "made")] == ["1\n"] * 3
     Path("fail").unlink()
-    assert stale_stages() == ["make"]
+    assert stale_now() == ["make"]
     assert run_stage.fn("make").outcome == "ran"
     assert [Path(name).read_text() for name in ("begun", "kept", "made")] == ["2\n"] * 3
 

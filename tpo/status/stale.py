@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -38,34 +39,27 @@ def ask_dvc(root: Path) -> Stale:
 
 
 def stale_stages(changed: Mapping[str, Any], upstream: Mapping[str, set[str]]) -> dict[str, str]:
-    """What `dvc status` found changed, and all that comes after it, with reasons.
+    """What `dvc status` found changed, and all that comes after it, with reasons; in DVC's order.
 
     Args:
         changed: what `dvc status --json` says.
         upstream: which stages a stage waits for, from `dvc dag`.
     """
-    reasons = {stage: _reason(entries) for stage, entries in changed.items()}
     ordered: dict[str, str] = {}
-    todo = list(dict.fromkeys([*upstream, *changed]))
-    while todo:  # a stage is placed after those that it waits for
-        stage = next((one for one in todo if not upstream.get(one, set()) & set(todo)), todo[0])
-        todo.remove(stage)
+    for stage in TopologicalSorter({**dict.fromkeys(changed, ()), **upstream}).static_order():
         before = [one for one in ordered if one in upstream.get(stage, ())]
-        if stage in reasons or before:
-            ordered[stage] = reasons.get(stage) or f"comes after {before[-1]}"
+        if stage in changed or before:
+            ordered[stage] = _reason(changed[stage]) if stage in changed else f"comes after {before[-1]}"
     return ordered
 
 
 def upstream(dot: str) -> dict[str, set[str]]:
-    """{"b": {"a"}, "a": set()} from DVC's drawing `"a"; "b"; "a" -> "b";`."""
+    """{"a": set(), "b": {"a"}} from DVC's drawing `"a"; "b"; "a" -> "b";`."""
     found: dict[str, set[str]] = {}
     for line in dot.splitlines():
-        names = [name.strip('"') for name in line.strip().rstrip(";").split(" -> ") if name.startswith('"')]
-        if names:
-            *before, stage = names
+        if line.startswith('"') and line.endswith('";'):
+            *before, stage = line[1:-2].split('" -> "')
             found.setdefault(stage, set()).update(before)
-            for one in before:
-                found.setdefault(one, set())
     return found
 
 
