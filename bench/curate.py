@@ -29,7 +29,7 @@ from tpo.curation.model_judging import ModelJudge
 from tpo.curation.queries import ask_video
 from tpo.demo.build import build_videos
 from tpo.llm.load import open_chat
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import EndpointParams, Params, load_params
 from tpo.records import Answer, Caption, PreferencePair, Query, Video
 from tpo.replies import ReplyCache

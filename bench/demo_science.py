@@ -30,7 +30,8 @@ from tpo.evaluation.comparison import Comparison, compare
 from tpo.evaluation.preflight import check_video, group_by_video, video_path, without_video
 from tpo.evaluation.run import Examinee, examine
 from tpo.llm.rules import localized_questions
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import Params, TrainParams, load_params
 from tpo.records import Granularity, Item, Prediction, PreferencePair, Rejection, Role, Video
 from tpo.replies import ReplyCache

@@ -27,7 +27,7 @@ from generate import make_model
 from tpo.evaluation.asking import Job, plan
 from tpo.evaluation.preflight import check_video, group_by_video, video_path
 from tpo.evaluation.run import Examinee, examine
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import EvaluateParams
 from tpo.records import Item, Role, Video
 from tpo.replies import ReplyCache

@@ -25,8 +25,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.siglip import SiglipVisionConfig
 
-from tpo.models import VideoLMM
 from tpo.models.llava_video import LlavaVideo, LlavaVideoConfig, LlavaVideoForConditionalGeneration
+from tpo.models.video_lmm import VideoLMM
 from tpo.video.decode import Frames
 
 QUESTIONS = (1, 3, 8)

@@ -34,7 +34,7 @@ from tpo.registry.tracking import connect
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = "import tpo.curation.mix, tpo.curation.reviews, tpo.params, tpo.store"
-PROOF_IMPORTS = "import mlflow.pyfunc, tpo.models, tpo.registry.ask"
+PROOF_IMPORTS = "import mlflow.pyfunc, tpo.models.load, tpo.registry.ask"
 LOOK = """from pathlib import Path
 from tpo.status import project, text
 print(text.to_text(project.look(Path())))"""

@@ -15,7 +15,7 @@ import torch
 from generate import make_model
 from peft import get_peft_model
 
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import LoraParams, ModelParams, TrainParams
 from tpo.training.memory import estimate_memory
 from tpo.training.settings import lora_config

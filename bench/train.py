@@ -28,7 +28,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PrinterCallback, TrainerCallback
 
 import tpo.training.features
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import LoraParams, TrainParams
 from tpo.records import Granularity, PreferencePair, QuestionType, View, ViewKind
 from tpo.replies import ReplyCache

@@ -19,7 +19,7 @@ from flows.stage import (
 )
 from tpo.curation.answers import Policy, answer_video
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import AnswerParams, ModelParams, load_params
 from tpo.records import Answer, Query, Rejection, Video
 from tpo.store import digest, read_records

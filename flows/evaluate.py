@@ -47,7 +47,8 @@ from tpo.evaluation.preflight import (
 from tpo.evaluation.prompts import style_names
 from tpo.evaluation.run import Examinee, examine
 from tpo.evaluation.table import items_csv
-from tpo.models import load_model, model_id
+from tpo.models.identity import model_id
+from tpo.models.load import load_model
 from tpo.params import EvaluateParams, ModelParams, Params, load_params
 from tpo.records import Item, Prediction, Rejection, Role
 from tpo.registry.champion import Champion, fetch_champion

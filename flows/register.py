@@ -26,7 +26,7 @@ from flows.stage import (
     stage_task,
 )
 from tpo.errors import UserError
-from tpo.models import model_id
+from tpo.models.identity import model_id
 from tpo.params import Params, load_params
 from tpo.progress import progress
 from tpo.records import GateDecision, PreferencePair, Video

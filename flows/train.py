@@ -13,7 +13,7 @@ from flows.frames import FRAME_CACHE, INDEXES
 from flows.replies import REPLIES
 from flows.stage import CATALOG, JOURNALS, PAIRS, REPORTS, TASK, TUNED, VALIDATION, Stage, run, stage_flow
 from tpo.errors import UserError
-from tpo.models import model_id
+from tpo.models.identity import model_id
 from tpo.params import load_params
 from tpo.records import PreferencePair, Video
 from tpo.registry.tracking import log_outcome, start_run, tracking_uri

@@ -16,7 +16,7 @@ import pytest
 
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import ModelParams
 from tpo.records import Video
 from tpo.video.decode import VideoFolder

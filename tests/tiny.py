@@ -18,11 +18,12 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from tpo.models import VideoLMM, load_model
 from tpo.models.checkpoint import read_chat_template
 from tpo.models.frames import read_processor
 from tpo.models.llava_video import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 from tpo.models.load import FAMILIES as SUPPORTED
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams
 from tpo.video.decode import Frames
 

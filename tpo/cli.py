@@ -140,7 +140,7 @@ def _registered(model: str | None) -> str:
 
 
 def _ask_checkpoint(checkpoint: str, video: Path, question: str) -> str:
-    from tpo.models import load_model
+    from tpo.models.load import load_model
     from tpo.params import load_params
     from tpo.registry.ask import answer_file
     from tpo.video.probe import Prober

@@ -16,6 +16,10 @@ class UserError(Exception):
     """Says what was found, what was expected and what to do next."""
 
 
+class TooLongError(UserError):
+    """A prompt and its answer are longer than the decoder can take."""
+
+
 def redact(text: str) -> str:
     """`text` with users, passwords and keys in every address taken out: errors, tags and logs are read by many."""
     return _KEYWORD.sub(r"\1***", _IN_QUERY.sub(r"\1***", _USER_INFO.sub("***@", text)))

@@ -7,7 +7,8 @@ import pytest
 
 from tpo.curation.answers import Policy, answer_video, views_of
 from tpo.demo.world import plan_events, write_video
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import AnswerParams, DispreferredView, ModelParams, load_params
 from tpo.records import Answer, Branch, Granularity, Query, QuestionType, Reason, Rejection, Segment, Video, ViewKind
 from tpo.replies import ReplyCache

@@ -8,7 +8,8 @@ import pytest
 from tpo.demo.pretrain import kind_of
 from tpo.demo.world import Event, plan_events, write_video
 from tpo.llm.rules import RuleQuestion, comprehensive_questions, localized_questions
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams
 from tpo.records import Video
 from tpo.video.decode import decode

@@ -8,7 +8,7 @@ from tiny import load, save_tiny
 from tpo.demo.benchmarks import write_benchmarks
 from tpo.evaluation.benchmarks import load_benchmarks
 from tpo.evaluation.preflight import check_video, group_by_video
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.records import Item, Video
 from tpo.video.probe import Prober
 

@@ -9,7 +9,7 @@ from tpo.evaluation.asking import Job, left_out, plan, plan_jobs
 from tpo.evaluation.free_answers import judged
 from tpo.evaluation.preflight import describe_silent, video_path
 from tpo.evaluation.run import Examinee, examine
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import EndpointParams, EvaluateParams
 from tpo.records import Item, Method, PredictionStatus, Reason, Task, Video
 from tpo.replies import ReplyCache

@@ -15,7 +15,7 @@ from tpo.errors import UserError
 from tpo.evaluation.asking import Job, plan
 from tpo.evaluation.preflight import check_video, video_path, without_video
 from tpo.evaluation.run import Examinee, examine
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ControlsParams, EvaluateParams
 from tpo.records import Condition, Item, Method, Prediction, PredictionStatus, Rejection, Video
 from tpo.replies import ReplyCache

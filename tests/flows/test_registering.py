@@ -31,7 +31,7 @@ from tpo.errors import UserError
 from tpo.evaluation.analysis import analyse
 from tpo.evaluation.metrics import metrics
 from tpo.evaluation.scoring import predict
-from tpo.models import model_id
+from tpo.models.identity import model_id
 from tpo.params import load_params
 from tpo.records import Checked, Condition, GateDecision, GateRule, Item, PreferencePair, Role, Video
 from tpo.registry.tracking import log_stage

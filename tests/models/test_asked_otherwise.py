@@ -7,7 +7,7 @@ import torch
 from tiny import FAMILIES, load, noise, save_tiny
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.records import Prompt
 
 QUESTIONS = ["What comes first?", "And which color was it, was it red or blue?"]

@@ -11,8 +11,9 @@ from tiny import load, noise, params, save_tiny
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tpo.errors import UserError
-from tpo.models import checkpoint, load_model
+from tpo.models import checkpoint
 from tpo.models import load as load_module
+from tpo.models.load import load_model
 
 SHARD = "model-00002-of-00002.safetensors"
 

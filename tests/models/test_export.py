@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 
 from tpo.cli import app
 from tpo.errors import UserError
-from tpo.models import VideoLMM, llava_next
+from tpo.models import llava_next
 from tpo.models.export import convert_back, export
 from tpo.models.llava_next import CHAT_TEMPLATE, convert, hub_name
+from tpo.models.video_lmm import VideoLMM
 
 ONE_NEWLINE = "siglip.llava.bilinear.one_token"
 QUESTION, OPTIONS = "What comes first?", ["red", "a blue moon"]

@@ -20,11 +20,12 @@ from tiny import FAMILIES, PROCESSORS, load, noise, prompter, save_tiny
 
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
-from tpo.models import VideoLMM, shared_attention
+from tpo.models import shared_attention
 from tpo.models.family import VideoInput
 from tpo.models.frames import FrameSpec, read_processor
 from tpo.models.load import FAMILIES as SUPPORTED
 from tpo.models.prefix import VideoPrefix, batch_positions
+from tpo.models.video_lmm import VideoLMM
 from tpo.records import Video
 from tpo.video.decode import Frames, VideoFolder
 from tpo.video.probe import Prober

@@ -17,7 +17,7 @@ REPOSITORIES = {"some/model": "llava_video", "some/other": "bert"}
 SCRIPT = """
 import sys
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import ModelParams
 
 for base in sys.argv[1:]:

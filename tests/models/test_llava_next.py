@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from tpo.cli import app
 from tpo.errors import UserError
-from tpo.models import VideoLMM
 from tpo.models.export import convert_back
 from tpo.models.frames import FrameSpec, read_processor
 from tpo.models.llava_next import convert, hub_name
+from tpo.models.video_lmm import VideoLMM
 from tpo.video.decode import Frames
 
 ORIGINAL = Path(__file__).parent / "original"

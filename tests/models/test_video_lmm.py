@@ -16,7 +16,8 @@ from peft import LoraConfig, get_peft_model
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import Event, render_frame
 from tpo.errors import UserError
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams
 from tpo.video.decode import Frames
 

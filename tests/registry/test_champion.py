@@ -9,7 +9,8 @@ import pytest
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
-from tpo.models import load_model, model_id
+from tpo.models.identity import model_id
+from tpo.models.load import load_model
 from tpo.params import ModelParams
 from tpo.registry.champion import CHAMPION, fetch_champion, standing
 from tpo.registry.evidence import Standing

@@ -11,7 +11,7 @@ import pytest
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import ModelParams
 from tpo.records import GateDecision
 from tpo.registry.ask import Said, ask_registered

@@ -267,7 +267,7 @@ def test_a_model_whose_base_is_gone_is_refused_as_champion_and_as_a_way_back(pro
     import mlflow
     from peft import LoraConfig, get_peft_model
 
-    from tpo.models import load_model
+    from tpo.models.load import load_model
     from tpo.params import ModelParams
 
     shutil.copytree("full", "base", dirs_exist_ok=True)

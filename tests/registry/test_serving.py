@@ -20,7 +20,7 @@ import pytest
 
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
 from tpo.demo.world import plan_events, write_video
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import ModelParams
 from tpo.registry.ask import answer_file
 from tpo.registry.package import register

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams
 from tpo.training.collator import VideoPairCollator, number_pairs
 from tpo.video.decode import VideoFolder

@@ -9,7 +9,7 @@ import torch
 from test_long_run import train
 from test_trainer import changed, load, steps_of
 
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.training.feature_cache import FeatureCache
 from tpo.training.features import VideoFeatures
 from tpo.training.run import Kept

@@ -15,8 +15,8 @@ from transformers import Qwen2Config
 from transformers.models.siglip import SiglipVisionConfig
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
 from tpo.models.llava_video import LlavaVideo, LlavaVideoConfig, LlavaVideoForConditionalGeneration
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import LoraParams, TrainParams
 from tpo.records import Reason
 from tpo.training.features import VideoFeatures

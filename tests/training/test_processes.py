@@ -12,7 +12,7 @@ import torch
 from test_trainer import changed, steps_of
 
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import LoraParams
 from tpo.training.launch import LaunchSpec, Outcome, environment, model_folder, read_outcome, train_here
 

@@ -9,7 +9,7 @@ import torch
 from test_shared_training import CPU, Counted, base_of
 
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.records import PreferencePair
 from tpo.replies import ReplyCache
 from tpo.training.branches import branching

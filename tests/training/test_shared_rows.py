@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import LoraParams
 from tpo.records import PreferencePair
 from tpo.training.branches import Branches, branching, check_can_branch

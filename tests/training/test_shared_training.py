@@ -9,7 +9,8 @@ import torch
 
 import tpo.training.trainer
 from tpo.errors import UserError
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import LoraParams, TrainParams
 from tpo.records import Granularity
 from tpo.replies import ReplyCache

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import LoraParams, ModelParams, TrainParams
 from tpo.records import PreferencePair
 from tpo.training.collator import VideoPairCollator, number_pairs

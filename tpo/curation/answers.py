@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from tpo.models import VideoLMM
-from tpo.models.video_lmm import Generated
+from tpo.models.video_lmm import Generated, VideoLMM
 from tpo.params import AnswerParams
 from tpo.records import Answer, Branch, Query, Reason, Rejection, Video, View, content_id
 from tpo.replies import ReplyCache

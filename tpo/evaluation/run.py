@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from tpo.errors import UserError
+from tpo.errors import TooLongError, UserError
 from tpo.evaluation.asking import Ask, Job
 from tpo.evaluation.benchmarks.rows import STAGE
 from tpo.evaluation.grounding import predict_span
 from tpo.evaluation.scoring import predict, predict_failure, predict_from_text, prediction
-from tpo.models import VideoLMM
-from tpo.models.video_lmm import Generated, TooLongError
+from tpo.models.video_lmm import Generated, VideoLMM
 from tpo.params import EvaluateParams
 from tpo.records import Method, Prediction, PredictionStatus, Role, Task, Video, View, content_id
 from tpo.replies import ReplyCache

@@ -7,9 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig
-
 from tpo.errors import UserError
 from tpo.store import digest
 
@@ -66,6 +63,9 @@ def read_config(folder: Path, families: tuple[str, ...]) -> Any:
     Raises:
         UserError: it is of another family, a text-only model, in the LLaVA-NeXT layout, or needs remote code.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig  # slow to import, and the rest here does without
+
     file = folder / "config.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@
 Everything that can be found wrong without reading a weight is found before one is read (`tpo.models.checkpoint`).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tpo.errors import UserError
 from tpo.models.checkpoint import check_weights, download_weights, local_folder, read_chat_template, read_config
 from tpo.models.family import Family
 from tpo.models.frames import read_processor
+from tpo.models.identity import find_source, id_of
 from tpo.models.llava_onevision import LlavaOnevision
 from tpo.models.llava_video import LlavaVideo
 from tpo.models.qwen2_5_vl import Qwen25VL
@@ -24,8 +24,6 @@ from tpo.models.qwen3_vl import Qwen3VL
 from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams
 from tpo.progress import waiting
-from tpo.records import content_id
-from tpo.store import MANIFEST, digest
 
 FAMILIES: dict[str, type[Family]] = {
     "llava_onevision": LlavaOnevision,
@@ -50,7 +48,7 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
             two before any weight is read.
     """
     transformers_logging.disable_progress_bar()
-    checkpoint, revision, adapter = _source(params)
+    checkpoint, revision, adapter = find_source(params)
     folder = local_folder(checkpoint, revision)
     config = read_config(folder, tuple(FAMILIES))
     family = FAMILIES[config.model_type](config, read_processor(folder), params.max_frame_pixels)
@@ -68,7 +66,7 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
         with waiting(f"merging {adapter}"):
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return VideoLMM(
-        id=_id(folder, adapter, params),
+        id=id_of(folder, adapter, params),
         folder=folder,
         model=model.eval(),
         tokenizer=tokenizer,
@@ -77,32 +75,6 @@ def load_model(params: ModelParams, num_frames: int = 1) -> VideoLMM:
         time_instruction=params.time_instruction,
         max_tokens=max_tokens,
     )
-
-
-def model_id(params: ModelParams) -> str:
-    """The `id` of what `load_model` would load, without loading it: of its files and what changes its answers.
-
-    Raises:
-        UserError: there is no such checkpoint.
-    """
-    checkpoint, revision, adapter = _source(params)
-    folder = local_folder(checkpoint, revision)
-    download_weights(checkpoint, revision, params.pickled_weights)
-    return _id(folder, adapter, params)
-
-
-def _source(params: ModelParams) -> tuple[str, str | None, Path | None]:
-    """The checkpoint that holds the weights, its revision, and the adapter folder that goes on top, if any."""
-    adapter = Path(params.base)
-    if not (adapter / "adapter_config.json").is_file():
-        return params.base, params.revision, None
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return config["base_model_name_or_path"], config.get("revision"), adapter
-
-
-def _id(folder: Path, adapter: Path | None, params: ModelParams) -> str:
-    parts = [folder] if adapter is None else [folder, adapter]
-    return content_id(*map(_content, parts), params.as_measured())
 
 
 def _check_length(folder: Path, family: Family, num_frames: int, max_tokens: int) -> None:
@@ -166,9 +138,3 @@ def _four_bit(params: ModelParams) -> Any:
         bnb_4bit_compute_dtype=getattr(torch, params.dtype),
         llm_int8_skip_modules=_NOT_QUANTIZED,
     )
-
-
-def _content(folder: Path) -> str:
-    """A digest of a checkpoint's own files: neither where they lie nor when a stage made them changes it."""
-    with waiting(f"reading {folder}, by whose content a model is known"):
-        return digest(*sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST))

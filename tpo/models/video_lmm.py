@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tpo.errors import UserError
+from tpo.errors import TooLongError, UserError
 from tpo.models.checkpoint import ORIGIN, PROCESSOR_FILES
 from tpo.models.family import Family, VideoInput
 from tpo.models.prefix import Rows, VideoPrefix, common_prefix
@@ -32,10 +32,6 @@ _TIME_INSTRUCTION = (
 
 
 _KEPT_FRAMES = 256  # ours: the tower's output for so many takes 0.4 GB at 7B
-
-
-class TooLongError(UserError):
-    """A prompt and its answer are longer than the decoder can take."""
 
 
 @dataclass(frozen=True)

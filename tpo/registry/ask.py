@@ -16,7 +16,7 @@ from tpo.video.probe import Prober
 from tpo.video.sample import dense
 
 if TYPE_CHECKING:
-    from tpo.models import VideoLMM
+    from tpo.models.video_lmm import VideoLMM
 
 _SCRIPT = Path(__file__).with_name("ask_registered.py")
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # a model or version; an alias

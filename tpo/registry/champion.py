@@ -19,7 +19,7 @@ class Champion(Record):
     """A registered model on this disk.
 
     Attributes:
-        checkpoint: a folder that `tpo.models.load_model` reads.
+        checkpoint: a folder that `tpo.models.load.load_model` reads.
         measured_with: what it was registered with: num_frames, prompts, model settings, …
     """
 

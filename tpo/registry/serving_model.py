@@ -29,10 +29,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.errors import TooLongError, UserError
 from tpo.models.checkpoint import check_base
-from tpo.models.video_lmm import TooLongError
 from tpo.params import ModelParams
 from tpo.registry.ask import find_video, read_frames
 from tpo.video.decode import Frames
@@ -57,6 +55,8 @@ class VideoAnswerer(PythonModel):
         root = os.environ.get(VIDEO_ROOT)
         if root and not Path(root).is_dir():
             raise UserError(f"{VIDEO_ROOT} is {root!r}, and there is no such folder. Set it to the folder of videos.")
+        from tpo.models.load import load_model  # MLflow runs this file also where a model is registered, without torch
+
         checkpoint, config = Path(context.artifacts["checkpoint"]), context.model_config
         if config["base_digest"]:
             check_base(checkpoint, config["base_digest"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from tpo.models.checkpoint import check_base
 from tpo.registry.tracking import connect, readable_errors
 from tpo.store import digest
 
@@ -44,7 +45,5 @@ def find_checkpoint(folder: Path) -> Path:
     flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
     checkpoint: Path = folder / flavor["artifacts"]["checkpoint"]["path"]
     if base_digest := flavor["config"]["base_digest"]:
-        from tpo.models.checkpoint import check_base  # with it comes torch
-
         check_base(checkpoint, base_digest)
     return checkpoint

@@ -9,9 +9,9 @@ from datasets import Dataset
 from torch.nn import functional
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
 from tpo.models.family import VideoInput
 from tpo.models.prefix import batch_positions
+from tpo.models.video_lmm import VideoLMM
 from tpo.records import PreferencePair, Video, View
 from tpo.training.fitting import lost_later_named
 from tpo.video.decode import VideoFolder

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tpo.models import VideoLMM
 from tpo.models.family import VideoInput
+from tpo.models.video_lmm import VideoLMM
 from tpo.records import Video, View
 from tpo.training.feature_cache import FeatureCache
 from tpo.video.decode import VideoFolder

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import TrainParams
 from tpo.progress import waiting
 from tpo.records import PreferencePair, Reason, Rejection, Video, View

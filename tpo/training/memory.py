@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 
 LESS_MEMORY = (
     "Show fewer frames (answer.full_frames), or set train.max_tokens, train.gradient_checkpointing: true, fewer "

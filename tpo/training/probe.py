@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.records import PreferencePair, Video
 from tpo.training.fitting import lost_later_named
 from tpo.video.decode import VideoFolder

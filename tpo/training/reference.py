@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.progress import progress
 from tpo.records import PreferencePair, content_id
 from tpo.replies import ReplyCache

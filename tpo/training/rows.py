@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tpo.models import VideoLMM
 from tpo.models.family import VideoInput
 from tpo.models.prefix import batch_positions
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import Sharing
 from tpo.records import PreferencePair, View
 from tpo.training.branches import Branches

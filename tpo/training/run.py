@@ -15,7 +15,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM, load_model
+from tpo.models.load import load_model
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams, TrainParams
 from tpo.progress import waiting
 from tpo.records import PreferencePair, Video, content_id

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
 from tpo.models.family import VideoInput
 from tpo.models.prefix import batch_positions
+from tpo.models.video_lmm import VideoLMM
 from tpo.training.branches import branching
 from tpo.training.rows import PairRows
 from tpo.training.scoring import score_tokens

@@ -5,7 +5,7 @@ from pathlib import Path
 from peft import LoraConfig
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import ModelParams, TrainParams
 from tpo.training.trainer import VideoDPOConfig
 

@@ -22,7 +22,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from tpo.errors import UserError
-from tpo.models import VideoLMM
+from tpo.models.video_lmm import VideoLMM
 from tpo.params import Sharing
 from tpo.training.branches import branching, check_can_branch
 from tpo.training.memory import LESS_MEMORY, out_of_memory_named
