@@ -193,12 +193,11 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
     assert (moved["promoted"], moved["version"], moved["champion"]) == (False, "2", "1")
     shown = tpo("promote", "--dry-run")
     assert "passed  better_than_champion" in shown
-    told = json.loads(tpo("promote", "--dry-run", "--json"))
-    assert (told["version"], told["decision"]["id"], told["objection"]) == ("2", decision.id, None)
     assert "`tpo promote 2` would make tpo-demo/2 champion. Nothing was moved." in shown
     with pytest.raises(UserError, match="A reason is needed"):
         tpo("promote", "2")
-    assert tpo("promote", "--reason", "read twenty answers") == "tpo-demo/2 is champion, previous is 1.\n"
+    moved = json.loads(tpo("promote", "--json", "--reason", "read twenty answers"))
+    assert (moved["champion"], moved["previous"], moved["decision_id"]) == ("2", "1", decision.id)
     assert tpo("rollback", "--reason", "answers in Latin") == "tpo-demo/1 is champion, previous is 2.\n"
 
     # Measured again, without the champion: that is no evidence, and what a person took back stays away.
