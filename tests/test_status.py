@@ -136,7 +136,7 @@ STATUS = ProjectStatus(
     params_problem="", base="base", promoted_by="person", stages=(DONE,), decision=None, running=(), services=(),
     registered=Registered(name="demo", versions=("2", "1"), champion="1", challenger="2"), prefect=(), has_report=True,
 )  # fmt: skip
-PASSED = {"promote": True, "summary": "Passed."}
+PASSED = {"promote": True, "rules": [], "summary": "Passed."}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,7 @@ PASSED = {"promote": True, "summary": "Passed."}
         ({"decision": PASSED | {"promote": False}}, Stale(), "why it was refused"),
         ({"running": [{"what": "train", "pid": 1, "seconds": 5}]}, Stale(stages={"a": "b"}), "wait for train"),
         ({"stages": [DONE.model_copy(update={"state": "damaged"})]}, Stale(), "`dvc repro` makes ingest again"),
+        ({"decision_problem": "reports/gate.json is damaged"}, Stale(), "reports/gate.json is damaged"),
         ({"registered": None}, Stale(), "look at reports/index.html"),
     ],
 )

@@ -7,7 +7,6 @@
 Nothing here raises because of what it finds in a project: a damaged file is what a status is asked for.
 """
 
-import json
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -16,19 +15,11 @@ from tpo.errors import UserError
 from tpo.params import Params, load_params
 from tpo.records import GateDecision, Record
 from tpo.status.registered import Registered, registered
-from tpo.status.running import Running, Services, prefect_runs, running
+from tpo.status.running import Running, prefect_runs, running, services
 from tpo.status.stages import StageStatus, stage_statuses
 from tpo.status.stale import Stale, ask_dvc
 
 GATE, REPORT = Path("reports/gate.json"), Path("reports/index.html")
-
-
-class Decision(Record):
-    """The gate's last, as `reports/gate.json` has it."""
-
-    promote: bool | None = Field(None, description="none = it cannot be read")
-    decided_at: str = ""
-    summary: str
 
 
 class ProjectStatus(Record):
@@ -37,7 +28,8 @@ class ProjectStatus(Record):
     promoted_by: str = Field(description="register.promotion: gate or person")
     stages: tuple[StageStatus, ...]
     registered: Registered | None
-    decision: Decision | None
+    decision: GateDecision | None
+    decision_problem: str = Field("", description="why the gate's last decision is not known")
     running: tuple[Running, ...]
     services: tuple[str, ...]
     prefect: tuple[str, ...] = Field(description="flow runs that its server counts as under way, of any project")
@@ -59,8 +51,8 @@ def check_project(root: Path) -> None:
 
 def look(root: Path) -> ProjectStatus:
     """All but what is stale."""
-    services = Services(root)
     params, problem = _params(root)
+    decision, decision_problem = _decision(root / GATE)
     runs, prefect_problem = prefect_runs()
     return ProjectStatus(
         params_problem=problem,
@@ -68,9 +60,10 @@ def look(root: Path) -> ProjectStatus:
         promoted_by=params.register_.promotion if params else "",
         stages=stage_statuses(root),
         registered=registered(params.register_.name, root) if params else None,
-        decision=_decision(root / GATE),
+        decision=decision,
+        decision_problem=decision_problem,
         running=running(root),
-        services=services.told(),
+        services=services(root),
         prefect=runs,
         prefect_problem=prefect_problem,
         has_report=(root / REPORT).is_file(),
@@ -84,14 +77,13 @@ def _params(root: Path) -> tuple[Params | None, str]:
         return None, str(error)
 
 
-def _decision(file: Path) -> Decision | None:
+def _decision(file: Path) -> tuple[GateDecision | None, str]:
     try:
-        found = GateDecision.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        return GateDecision.model_validate_json(file.read_bytes()), ""
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, ValidationError):
-        return Decision(summary=f"{file} is damaged; `dvc repro -f register` writes it again")
-    return Decision(promote=found.promote, decided_at=found.decided_at, summary=found.summary)
+        return None, ""
+    except (OSError, ValidationError):
+        return None, f"{file} is damaged; `dvc repro -f register` writes it again"
 
 
 def find_stale(root: Path, status: ProjectStatus) -> Stale:
@@ -116,8 +108,8 @@ def next_step(status: ProjectStatus, stale: Stale) -> str:
         return "`make demo` runs the shipped demo; for your own videos and model see README, then `dvc repro`"
     if stale.stages:
         return "`dvc repro` runs what is stale; kill it at any time, it goes on where it was"
-    if stale.problem:
-        return "see why DVC does not answer: `dvc status`"
+    if status.decision_problem or stale.problem:
+        return status.decision_problem or "see why DVC does not answer: `dvc status`"
     if waits and status.decision is not None and status.decision.promote and status.promoted_by == "person":
         return (
             f'`tpo promote --dry-run` shows the rules, `tpo promote {known and known.challenger} --reason "…"` decides'

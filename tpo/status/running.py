@@ -90,29 +90,14 @@ def _progress(state: dict[str, Any]) -> dict[str, Any]:
     return {"doing": state["prefix"], "done": done, "total": total, "unit": state["unit"].strip(), "left_s": left_s}
 
 
-class Services:
-    """What `make up` started, asked in a process of its own: `tpo` knows nothing of flows."""
-
-    def __init__(self, root: Path) -> None:
-        self._process = None
-        if (root / ".tpo/services").is_dir():
-            command = [sys.executable, "-m", "flows.services", "status"]
-            self._process = subprocess.Popen(
-                command,
-                cwd=root,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-
-    def told(self) -> tuple[str, ...]:
-        """A line for each server and worker; nothing if none runs."""
-        if self._process is None:
-            return ()
-        out, _ = self._process.communicate()
-        lines = [line for line in out.splitlines() if not line.startswith("export ")]
-        return () if any(line.startswith("Nothing runs") for line in lines) else tuple(lines)
+def services(root: Path) -> tuple[str, ...]:
+    """A line for each server and worker that `make up` started, from a process: `tpo` knows nothing of flows."""
+    if not (root / ".tpo/services").is_dir():
+        return ()
+    command = [sys.executable, "-m", "flows.services", "status"]
+    told = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    lines = [line for line in told.stdout.splitlines() if not line.startswith("export ")]
+    return () if any(line.startswith("Nothing runs") for line in lines) else tuple(lines)
 
 
 def prefect_runs() -> tuple[tuple[str, ...], str]:

@@ -46,7 +46,7 @@ def _status(root: Path, name: str, out: Path) -> StageStatus:
         return StageStatus(name=name, state="begun" if kept else "not run", kept=kept)
     try:
         manifest = read_manifest(out)
-    except (UserError, OSError, UnicodeDecodeError) as error:
+    except (UserError, OSError) as error:
         return StageStatus(name=name, state="damaged", problem=str(error))
     counts = {what: getattr(manifest, what) for what in ("item", "items_in", "items_out", "set_aside")}
     return StageStatus(name=name, state="done", kept=_kept(root / ".tpo" / name), **counts)

@@ -65,26 +65,21 @@ def upstream(dot: str) -> dict[str, set[str]]:
 
 def _reason(entries: list[Any]) -> str:
     """[{"changed deps": {"params.yaml": {"train": "modified"}}}] → "settings: train"."""
-    settings: list[str] = []
-    code: list[str] = []
-    data: list[str] = []
-    outputs: list[str] = []
-    others: list[str] = []
+    parts: dict[str, list[str]] = {"settings": [], "code": [], "data": [], "own output changed": [], "": []}
     for entry in entries:
         if not isinstance(entry, dict):  # "changed command"
-            others.append(str(entry))
+            parts[""].append(str(entry))
             continue
         for kind, changes in entry.items():
             for path, what in changes.items():
                 if isinstance(what, dict):
-                    settings += what
+                    parts["settings"] += what
                 elif kind != "changed outs":
-                    (code if path.startswith(_CODE) else data).append(path)
+                    parts["code" if path.startswith(_CODE) else "data"].append(path)
                 elif what == "modified":
-                    outputs.append(path)
+                    parts["own output changed"].append(path)
                 else:
                     return "its output is not here"
-    parts = {"settings": settings, "code": code, "data": data, "own output changed": outputs, "": others}
     return "; ".join(f"{name}: {_some(found)}".removeprefix(": ") for name, found in parts.items() if found)
 
 

@@ -22,7 +22,7 @@ def to_text(status: ProjectStatus) -> str:
         lines += _block("Base model", status.base)
     lines += _block("Registry", _registry_text(status.registered))
     if status.decision is None:
-        lines += _block("Gate", "has not decided yet")
+        lines += _block("Gate", status.decision_problem or "has not decided yet")
     else:
         when = f"{status.decision.decided_at[:16].replace('T', ' ')} UTC: " if status.decision.decided_at else ""
         lines += _block("Gate", when + status.decision.summary)
