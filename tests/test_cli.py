@@ -132,10 +132,13 @@ def test_where_nothing_is_registered_that_is_said_and_no_database_is_made(tpo, t
     assert "http://127.0.0.1:9 cannot be read" in tpo(tmp_path, "registry").stderr
 
 
-def test_a_wrong_option_is_exit_code_2_and_a_closed_pipe_is_no_error_of_ours(tmp_path: Path) -> None:
+def test_a_wrong_option_is_exit_code_2_and_a_closed_pipe_is_no_error_of_ours(tpo, tmp_path: Path) -> None:
     wrong = process(tmp_path, "promote", "--nothing")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "No such option: --nothing" in wrong.stderr
+    alone = tpo(tmp_path, "review", "--json")
+    assert (alone.code, alone.stdout) == (2, "")
+    assert "--json: it goes with --summary" in alone.stderr
     shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(PROGRAM)} use | true"
     piped = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=True)
     assert piped.stderr == ""
@@ -190,6 +193,8 @@ def test_a_recipe_is_shown_before_it_is_written_and_written_once(tpo, tmp_path: 
     assert refused.code == 1
     assert "params.yaml with the recipe longva has 1 problem(s):\n  data.seed: " in refused.stderr
     assert "beta: 0.1\n" in (tmp_path / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_bytes(b"\xff")
+    assert "params.yaml is not valid YAML" in tpo(tmp_path, "use", "longva").stderr
 
 
 def project_with(folder: Path, *, held_out: bool) -> list[Video]:

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from tpo.errors import UserError
-
 
 def _names(incomplete: str) -> list[tuple[str, str]]:
     from tpo.recipes import recipes
@@ -28,7 +26,7 @@ def use(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the difference, and write nothing")] = False,
 ) -> None:
     """Put a recipe's settings into params.yaml, and show the difference. Your other settings and comments stay."""
-    from tpo.params import parse_params
+    from tpo.params import parse_params, read_params
     from tpo.recipes import recipe, recipes, with_recipe
     from tpo.store import write_atomic
 
@@ -37,9 +35,7 @@ def use(
             typer.echo(f"{known:<14} {about}")
         return
     chosen, path = recipe(name), Path("params.yaml")
-    if not path.is_file():
-        raise UserError(f"No {path} here ({Path.cwd()}). Run from the project's root folder.")
-    before = path.read_text(encoding="utf-8")
+    before = read_params(path)
     after = with_recipe(before, chosen.read_text(encoding="utf-8"))
     parse_params(after, f"{path} with the recipe {name}")
     if after == before:

@@ -26,6 +26,8 @@ def review(
     """
     from tpo.params import load_params
 
+    if as_json and not summary:
+        raise typer.BadParameter("it goes with --summary.", param_hint="--json")
     params = load_params()
     if summary:
         typer.echo(_summary(as_json=as_json))

@@ -303,8 +303,17 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         UserError: the file is missing, is not YAML, or has an unknown key, a wrong type or an impossible value; each
             is named with what is allowed.
     """
+    return parse_params(read_params(path), str(path))
+
+
+def read_params(path: Path) -> str:
+    """The text of a `params.yaml`.
+
+    Raises:
+        UserError: the file is missing, or no text.
+    """
     try:
-        return parse_params(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"No {path} here ({Path.cwd()}). Run from the project's root folder.") from error
     except UnicodeDecodeError as error:
