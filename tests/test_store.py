@@ -15,7 +15,17 @@ import pytest
 
 from tpo.errors import UserError
 from tpo.records import Reason, Rejection
-from tpo.store import Journal, Manifest, count_reasons, digest, publish, read_manifest, read_records, write_atomic
+from tpo.store import (
+    Journal,
+    Manifest,
+    count_reasons,
+    digest,
+    publish,
+    read_manifest,
+    read_records,
+    read_stage,
+    write_atomic,
+)
 
 LIMIT_BYTES = 4096
 
@@ -269,6 +279,13 @@ def test_files_edited_by_hand_are_refused_by_name_and_line(tmp_path: Path) -> No
     path.write_text(path.read_text().replace("bad_item", "bad_mood", 2).replace("bad_mood", "bad_item", 1))
     with pytest.raises(UserError, match=r"a.jsonl, line 2: not a Rejection: reason: Input should be 'unreadable'"):
         read_records(path, Rejection)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match=r"a.jsonl, line 1: not a Rejection"):
+        read_records(path, Rejection)
+    path.unlink()
+    with pytest.raises(UserError, match=r"a.jsonl is gone, though its stage has finished"):
+        read_stage(path, Rejection)
+    assert read_stage(tmp_path / "another" / "a.jsonl", Rejection) == []
     (tmp_path / "pairs" / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json is not a stage's manifest: Invalid JSON"):
         read_manifest(tmp_path / "pairs")

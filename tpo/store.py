@@ -98,12 +98,15 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
     """Read a JSON Lines file of a published stage.
 
     Raises:
-        UserError: the folder was not published, or a line is not a `kind`; names file, line and what to do.
+        UserError: the folder was not published, the file is gone since, or a line is not a `kind`; names file, line and
+            what to do.
     """
     if not (path.parent / MANIFEST).is_file():
         raise UserError(f"{path.parent} holds no finished stage (no {MANIFEST}). Run `dvc repro`, which makes it.")
+    if not path.is_file():
+        raise UserError(f"{path} is gone, though its stage has finished. Run `dvc repro`, which brings it back.")
     records = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # what is no UTF-8 is no record either
         for number, line in enumerate(file, start=1):
             try:
                 records.append(kind.model_validate_json(line))
@@ -115,6 +118,11 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
                     "Was the file edited by hand? Run the stage again with `dvc repro`."
                 ) from error
     return records
+
+
+def read_stage(path: Path, kind: type[R]) -> list[R]:
+    """The same where the stage may not have run: then there are none."""
+    return read_records(path, kind) if (path.parent / MANIFEST).is_file() else []
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -205,7 +205,7 @@ def test_the_page_is_one_small_file_that_loads_nothing_and_is_the_same_every_tim
 
 def test_a_run_that_has_only_begun_says_of_each_part_that_it_is_missing(tmp_path: Path):
     begun = Manifest(stage="ingest", item="videos", items_in=1, items_out=1, set_aside={}, seconds=1)
-    publish(tmp_path / "data/catalog", {}, begun)
+    publish(tmp_path / "data/catalog", {"videos.jsonl": []}, begun)
     text = said(page_of(tmp_path))
     for sentence in (
         "Whether the tuned model is better is not known: no questions with options were compared.",

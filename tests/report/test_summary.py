@@ -57,7 +57,18 @@ def test_a_folder_without_any_stage_is_an_error_that_says_what_to_run(tmp_path: 
         collect(tmp_path)
 
 
-def test_a_report_file_that_is_not_json_is_named(finished: Path):
-    (finished / "reports/evaluation.json").write_text("{")
-    with pytest.raises(UserError, match=r"evaluation\.json is not JSON"):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("reports/evaluation.json", b"{", r"evaluation\.json is not what its stage writes: Invalid JSON"),
+        ("reports/evaluation.json", b"[]", r"evaluation\.json is not what its stage writes"),
+        ("reports/evaluation.json", b'{"all": {"accuracy_tuned": 1}}', r"another version .*'num_items'"),
+        ("reports/gate.json", b'{"promote": "maybe"}', r"gate\.json is not what its stage writes"),
+        ("reports/registry.json", b"\xff", r"registry\.json is not what its stage writes"),
+        ("data/pairs/pairs.jsonl", b"\xff\n", r"pairs\.jsonl, line 1: not a PreferencePair"),
+    ],
+)
+def test_a_file_that_no_stage_wrote_so_is_named(finished: Path, name: str, content: bytes, message: str):
+    (finished / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
         collect(finished)

@@ -7,11 +7,11 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from tpo.records import PreferencePair, Record, Video
+from tpo.records import PreferencePair, Video
 from tpo.report.charts import (
     BLUE,
     INK,
@@ -27,10 +27,9 @@ from tpo.report.charts import (
     spans,
 )
 from tpo.report.scores import Estimate, Score
-from tpo.store import read_records
+from tpo.store import read_stage
 
 Rows = list[dict[str, str]]
-R = TypeVar("R", bound=Record)
 _UNKNOWN = "unknown"
 
 
@@ -41,8 +40,8 @@ class Figure(NamedTuple):
 
 def data_figures(root: Path) -> tuple[Figure, ...]:
     """What was trained on: kinds of questions, lengths of answers and of videos."""
-    pairs = _records(root / "data/pairs/pairs.jsonl", PreferencePair)
-    videos = _records(root / "data/catalog/videos.jsonl", Video)
+    pairs = read_stage(root / "data/pairs/pairs.jsonl", PreferencePair)
+    videos = read_stage(root / "data/catalog/videos.jsonl", Video)
     return tuple(figure for figure in (_types(pairs), _lengths(pairs), _durations(videos)) if figure)
 
 
@@ -224,7 +223,3 @@ def _rows(path: Path) -> Rows:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _records(path: Path, kind: type[R]) -> list[R]:
-    return list(read_records(path, kind)) if path.is_file() else []

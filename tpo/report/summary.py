@@ -5,13 +5,12 @@
 Everything is read from the stages' published folders and `reports/*.json`; a stage that has not run is shown as such.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from tpo.curation.mix import Lengths, MixReport
 from tpo.errors import UserError
@@ -30,7 +29,7 @@ from tpo.report.scores import (
     scores_beside,
     to_lines,
 )
-from tpo.store import MANIFEST, Manifest, read_manifest, read_records
+from tpo.store import MANIFEST, Manifest, read_manifest, read_stage
 from tpo.validation.checkpoint import ValidationVerdict
 
 STAGES = {
@@ -46,6 +45,7 @@ STAGES = {
 REPORT, DATA_DOCS = Path("reports/index.html"), Path("reports/data_docs/index.html")
 _NUM_SAMPLES = 6
 UNKNOWN = "of unknown granularity"
+T = TypeVar("T")
 
 
 class Stage(Record):
@@ -107,51 +107,63 @@ def collect(root: Path) -> Summary:
     manifests = {name: read_manifest(root / at) for name, at in STAGES.items() if (root / at / MANIFEST).is_file()}
     if not manifests:
         raise UserError(f"No stage has run in {root.absolute()}. Run `make demo`, or `dvc repro` in the project.")
-    pairs = read_records(root / STAGES["Pairs"] / "pairs.jsonl", PreferencePair) if "Pairs" in manifests else []
-    mix = _read(root / STAGES["Pairs"] / "mix.json")
-    report = None if mix is None else MixReport.model_validate(mix)
-    verdict = _read(root / "data/validation/verdict.json")
-    metrics = _read(root / "reports/evaluation.json") or {}
-    decision, promotion = (_read(root / "reports" / name) for name in ("gate.json", "registry.json"))
+    pairs = read_stage(root / STAGES["Pairs"] / "pairs.jsonl", PreferencePair)
+    mix = _read(root / STAGES["Pairs"] / "mix.json", MixReport)
     return Summary(
         stages=tuple(_stage(name, manifest) for name, manifest in manifests.items()),
         not_run=tuple(name for name in STAGES if name not in manifests),
         pairs_by_granularity=dict(sorted(Counter(pair.granularity or UNKNOWN for pair in pairs).items())),
-        lengths=lengths_text(report.lengths) if report else "",
-        shortfalls=tuple(report.shortfalls) if report else (),
+        lengths=lengths_text(mix.lengths) if mix else "",
+        shortfalls=tuple(mix.shortfalls) if mix else (),
         samples=_samples(pairs),
-        validation=None if verdict is None else ValidationVerdict.model_validate(verdict),
+        validation=_read(root / "data/validation/verdict.json", ValidationVerdict),
         benchmarks_checked={
             what: manifests[stage].facts["benchmarks"]
             for what, stage in {"videos": "Videos", "questions": "Queries"}.items()
             if stage in manifests and "benchmarks" in manifests[stage].facts
         },
-        scores=benchmark_scores(metrics),
-        beside=scores_beside(metrics),
-        durations=duration_scores(metrics),
-        drops=control_drops(metrics),
-        needle_controls=needle_controls(metrics),
-        verdict=metrics.get("all", {}).get("verdict", ""),
-        unanswered=metrics.get("incomplete", {}),
-        decision=None if decision is None else GateDecision.model_validate(decision),
-        promotion=None if promotion is None else Promotion.model_validate(promotion),
+        decision=_read(root / "reports/gate.json", GateDecision),
+        promotion=_read(root / "reports/registry.json", Promotion),
         places=_places(root),
         mlflow_runs={
             name: manifest.facts["mlflow_run_id"]
             for name, manifest in manifests.items()
             if "mlflow_run_id" in manifest.facts
         },
+        **_compared(root / "reports/evaluation.json"),
     )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _compared(path: Path) -> dict[str, Any]:
+    """What the evaluation measured, as fields of `Summary`."""
+    metrics = _read(path, dict[str, Any]) or {}
+    try:
+        return {
+            "scores": benchmark_scores(metrics),
+            "beside": scores_beside(metrics),
+            "durations": duration_scores(metrics),
+            "drops": control_drops(metrics),
+            "needle_controls": needle_controls(metrics),
+            "verdict": metrics.get("all", {}).get("verdict", ""),
+            "unanswered": metrics.get("incomplete", {}),
+        }
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise UserError(
+            f"{path} was edited, or is of another version of this project ({type(error).__name__}: {error}). "
+            "`dvc repro -f evaluate` writes it again."
+        ) from error
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}). `dvc repro` writes it again.") from error
-    return content
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not what its stage writes: {error.errors()[0]['msg']}. Was it edited by hand? "
+            "`dvc repro` writes it again."
+        ) from error
 
 
 def _stage(name: str, manifest: Manifest) -> Stage:

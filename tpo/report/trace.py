@@ -8,7 +8,6 @@ is the one that the record carries. Text from outside is shown as a Python strin
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from tpo.curation.judging import Candidate
 from tpo.curation.model_judging import judge_request
@@ -18,9 +17,8 @@ from tpo.errors import UserError
 from tpo.llm.chat import ChatRequest
 from tpo.params import Params
 from tpo.records import Answer, Branch, Caption, PreferencePair, Query, Record, Rejection, Verdict, Video, View
-from tpo.store import MANIFEST, read_records
+from tpo.store import read_stage
 
-R = TypeVar("R", bound=Record)
 _FEWEST_DIGITS = 4  # of an id that is given in part
 
 
@@ -51,17 +49,17 @@ def trace(root: Path, name: str, params: Params) -> Trace:
     Raises:
         UserError: there is none, or more than one.
     """
-    pairs = _read(root / "data/judged/pairs.jsonl", PreferencePair)
-    queries = _read(root / "data/queries/queries.jsonl", Query)
+    pairs = read_stage(root / "data/judged/pairs.jsonl", PreferencePair)
+    queries = read_stage(root / "data/queries/queries.jsonl", Query)
     pair, query = _find(name, pairs, queries)
     video_id = pair.video_id if pair else query.video_id if query else ""
-    video = next((one for one in _read(root / "data/catalog/videos.jsonl", Video) if one.id == video_id), None)
+    video = next((one for one in read_stage(root / "data/catalog/videos.jsonl", Video) if one.id == video_id), None)
     if video is None:
         raise UserError(f"{name} is about video {video_id[:12]}, which data/catalog does not have. Run `dvc repro`.")
-    captions = [one for one in _read(root / "data/captions/captions.jsonl", Caption) if one.video_id == video_id]
+    captions = [one for one in read_stage(root / "data/captions/captions.jsonl", Caption) if one.video_id == video_id]
     answers: list[Answer] = []
     if query is not None:
-        answers = [one for one in _read(root / "data/answers/answers.jsonl", Answer) if one.query_id == query.id]
+        answers = [one for one in read_stage(root / "data/answers/answers.jsonl", Answer) if one.query_id == query.id]
     return Trace(
         query=query,
         video=video,
@@ -71,11 +69,6 @@ def trace(root: Path, name: str, params: Params) -> Trace:
         went=_went(root, pair, query),
         prompts=tuple(_prompts(video, captions, query, answers, pair, params)),
     )
-
-
-def _read(path: Path, kind: type[R]) -> list[R]:
-    """The records of a stage; none where it has not run, as ask has not where pairs were imported."""
-    return read_records(path, kind) if (path.parent / MANIFEST).is_file() else []
 
 
 def _find(
@@ -101,13 +94,13 @@ def _find(
 def _went(root: Path, pair: PreferencePair | None, query: Query | None) -> str:
     """Where the pair, or the query without one, ended."""
     if pair is not None:
-        if any(one.id == pair.id for one in _read(root / "data/pairs/pairs.jsonl", PreferencePair)):
+        if any(one.id == pair.id for one in read_stage(root / "data/pairs/pairs.jsonl", PreferencePair)):
             return "trained on"
-        if any(one.id == pair.id for one in _read(root / "data/pairs/held_out.jsonl", PreferencePair)):
+        if any(one.id == pair.id for one in read_stage(root / "data/pairs/held_out.jsonl", PreferencePair)):
             return "held out"
     item = pair.id if pair else query.id if query else ""
     for stage in ("pairs", "judged", "answers", "queries"):
-        for rejection in _read(root / f"data/{stage}/rejected.jsonl", Rejection):
+        for rejection in read_stage(root / f"data/{stage}/rejected.jsonl", Rejection):
             if rejection.item.split("#")[0] == item:
                 return f"set aside by {rejection.stage}: {rejection.reason}, {rejection.detail}"
     return "nowhere yet: the stages after it have not run"

@@ -29,7 +29,7 @@ from tpo.records import (
     View,
     ViewKind,
 )
-from tpo.review.stages import read_stage
+from tpo.store import read_stage
 from tpo.video.probe import Prober
 from tpo.video.sample import dense
 

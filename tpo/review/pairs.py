@@ -32,7 +32,7 @@ from tpo.records import (
     content_id,
 )
 from tpo.review.agreement import Standing
-from tpo.review.stages import read_stage
+from tpo.store import read_stage
 
 KEPT = "kept"
 UNKNOWN = "unknown"
