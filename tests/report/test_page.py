@@ -214,7 +214,7 @@ def test_a_run_that_has_only_begun_says_of_each_part_that_it_is_missing(tmp_path
         "training has not run",
         "No questions with options were compared.",
         "No controls were asked",
-        "There was no needle test",
+        "There was no needle test: evaluation has not run.",
         "Evaluation has not run",
     ):
         assert sentence in text

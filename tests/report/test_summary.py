@@ -11,6 +11,8 @@ from tpo.store import Manifest, publish
 
 
 def test_the_screen_tells_what_came_in_what_was_set_aside_what_was_gained_and_where_to_look(finished: Path):
+    assert "reports/index.html" not in to_text(collect(finished))
+    (finished / "reports/index.html").touch()
     text = to_text(collect(finished))
     assert "Videos       2 of 5 videos; set aside: 2 too short, 1 unreadable" in text
     assert "Pairs        9 of 12 pairs: 3 comprehensive, 6 localized; set aside: 3 over quota" in text

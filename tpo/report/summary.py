@@ -209,14 +209,15 @@ def _samples(pairs: list[PreferencePair]) -> tuple[Sample, ...]:
 
 def _places(root: Path) -> tuple[Place, ...]:
     uri = redact(tracking_uri())
-    places = [
-        Place(name="Report", where=str(REPORT), command=f"python -m webbrowser {REPORT}"),
+    return (
+        *(
+            Place(name=name, where=str(page), command=f"python -m webbrowser {page}")
+            for name, page in (("Report", REPORT), ("Data Docs", DATA_DOCS))
+            if (root / page).is_file()
+        ),
         Place(name="MLflow", where="http://127.0.0.1:5000", command=f"mlflow ui --backend-store-uri {uri}"),
         Place(name="Prefect", where="http://127.0.0.1:4200", command="prefect server start"),
-    ]
-    if (root / DATA_DOCS).is_file():
-        places.insert(1, Place(name="Data Docs", where=str(DATA_DOCS), command=f"python -m webbrowser {DATA_DOCS}"))
-    return tuple(places)
+    )
 
 
 def counts(numbers: Mapping[str, int]) -> str:
