@@ -8,7 +8,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from tpo.errors import UserError
-from tpo.models import load_model
+from tpo.models.load import load_model
 from tpo.params import ModelParams
 from tpo.records import Rejection
 from tpo.video.decode import DecodeError, Frames, VideoFolder
