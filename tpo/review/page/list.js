@@ -74,9 +74,14 @@ export class List {
     for (let batch = Math.floor(first / BATCH); batch * BATCH < last; batch++) {
       if (this.asked.has(batch)) continue;
       this.asked.add(batch);
-      const { positions, rows, address } = this;
+      const { positions, rows, address, asked } = this;
       const wanted = positions.slice(batch * BATCH, (batch + 1) * BATCH);
-      for (const row of await ask(address, { at: wanted.join(",") })) rows.set(row.position, row);
+      try {
+        for (const row of await ask(address, { at: wanted.join(",") })) rows.set(row.position, row);
+      } catch (error) {
+        asked.delete(batch); // the next look asks again
+        throw error;
+      }
       if (rows === this.rows) this.draw();
     }
   }
