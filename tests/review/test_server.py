@@ -97,7 +97,7 @@ def reviews(project: tuple[Path, list[PreferencePair]]) -> list[Review]:
     ],
 )
 def test_nobody_reads_but_who_was_told_the_address(tab: Client, headers: dict[str, str | None]) -> None:
-    for path in ("/", "/api/overview", "/api/pairs/0", "/page/app.js"):
+    for path in ("/", "/api/overview/pairs", "/api/pairs/0", "/page/app.js"):
         refused = tab.get(path, headers)
         assert refused.status == 403
         assert b"Refused" in refused.body
@@ -205,7 +205,7 @@ def test_the_order_of_answers_is_by_chance_and_differs_between_reviewers() -> No
 
 
 def test_filters_choose_pairs(tab: Client, project: tuple[Path, list[PreferencePair]]) -> None:
-    choices = tab.get("/api/overview").json["pairs"]["choices"]
+    choices = tab.get("/api/overview/pairs").json["choices"]
     assert choices["judge"] == ["kept", "tie"]
     kept = tab.get("/api/pairs", judge="kept").json
     assert kept == list(range(12))

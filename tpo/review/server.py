@@ -64,7 +64,7 @@ class Reviewing:
         self.frames = FrameStore()
         self.prober = Prober(root / ".tpo/frames", params.ingest.probe)
         self._cache = FrameCache(root / ".tpo/frame_cache", int(params.runtime.frame_cache_gb * 1e9))
-        self._loading = threading.Lock()
+        self._loading_pairs, self._loading_items = threading.Lock(), threading.Lock()  # no tab waits for the other's
         self._writing = threading.Lock()
 
     @cached_property
@@ -77,12 +77,12 @@ class Reviewing:
 
     @property
     def pairs(self) -> PairShelf:
-        with self._loading:
+        with self._loading_pairs:
             return self._pairs
 
     @property
     def items(self) -> ItemShelf:
-        with self._loading:
+        with self._loading_items:
             return self._items
 
     def load(self) -> None:
@@ -148,7 +148,7 @@ class Handlers:
             routes=[
                 Route("/", self.file),
                 Route("/page/{name}", self.file),
-                Route("/api/overview", self.overview),
+                Route("/api/overview/{shelf}", self.overview),
                 Route("/api/summary", self.summary),
                 Route("/api/pairs", self.find_pairs),
                 Route("/api/pairs/rows", self.pair_rows),
@@ -170,12 +170,13 @@ class Handlers:
         media = f"{_MEDIA[Path(name).suffix]}; charset=utf-8"
         return Response(self._files[name], media_type=media, headers={"Cache-Control": "no-cache"})
 
-    def overview(self, _: Request) -> Response:
-        shelves: dict[str, PairShelf | ItemShelf] = {"pairs": self._reviewing.pairs, "items": self._reviewing.items}
-        told = {
-            name: {"count": len(shelf), "choices": shelf.choices(), "problem": shelf.problem}
-            for name, shelf in shelves.items()
-        }
+    def overview(self, request: Request) -> Response:
+        """What one tab has; the other's records may be read still."""
+        name = request.path_params["shelf"]
+        if name not in ("pairs", "items"):
+            raise HTTPException(404)
+        shelf: PairShelf | ItemShelf = self._reviewing.pairs if name == "pairs" else self._reviewing.items
+        told = {"count": len(shelf), "choices": shelf.choices(), "problem": shelf.problem}
         return _json(told | {"reviewer": self._reviewing.reviewer})
 
     def summary(self, _: Request) -> Response:

@@ -19,7 +19,7 @@ const list = new List($("rows"), select);
 const views = { pairs: new PairView(card, list), items: new ItemView(card, list) };
 const kept = { pairs: null, items: null }; // filters of the tab that is not shown
 let view = views.pairs;
-let overview;
+const overview = {}; // of each tab, once it was shown
 
 const KEYS = [
   ["n / p", "next, previous"],
@@ -64,12 +64,14 @@ async function show(name) {
   view.film?.stop();
   view = views[name];
   for (const one of Object.keys(views)) $(`tab-${one}`).setAttribute("aria-pressed", String(one === name));
+  overview[name] ??= await ask(`/api/overview/${name}`);
+  if (view !== views[name]) return;
   drawFilters();
   await Promise.all([refresh(), tellWho()]);
 }
 
 async function tellWho() {
-  $("who").replaceChildren(el("span", { dir: "auto", text: overview.reviewer }), ` · ${await views.pairs.told(overview.reviewer)}`);
+  $("who").replaceChildren(el("span", { dir: "auto", text: overview.pairs.reviewer }), ` · ${await views.pairs.told(overview.pairs.reviewer)}`);
 }
 views.pairs.onSaid = tellWho;
 
@@ -124,9 +126,4 @@ $("rows").addEventListener("click", () => {
   $("toggle-list").setAttribute("aria-expanded", "false");
 });
 
-async function begin() {
-  overview = await ask("/api/overview");
-  await show("pairs");
-}
-
-begin();
+show("pairs");
