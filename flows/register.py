@@ -36,13 +36,12 @@ from tpo.registry.gate import decide
 from tpo.registry.package import DataInput, challenge, code_digest, register, versions
 from tpo.registry.promotion import Promotion, kept_decision, promote, registry_state, stay
 from tpo.registry.proof import prove
-from tpo.registry.tracking import flatten_metrics, locked_inputs, provenance
+from tpo.registry.tracking import flatten_metrics, locked_inputs, provenance, recorded
 from tpo.report.page import write_html
 from tpo.store import MANIFEST, digest, read_manifest, read_records, write_atomic
 
 VIDEOS_REPORT, QUESTIONS_REPORT = CATALOG / "decontamination.json", QUERIES / "decontamination.json"
 METRICS = REPORTS / "evaluation.json"
-PROJECT = (Path("dvc.lock"), Path("params.yaml"))  # with these and the commit, code and data can be had again
 THE_GATE = "the gate (register stage)"  # who moves the alias where no person does
 
 
@@ -147,7 +146,7 @@ def register_model(params: Params) -> str:
             origin=provenance(),
         ),
         inputs=inputs,
-        project=PROJECT,
+        project=recorded(),
     )
 
 

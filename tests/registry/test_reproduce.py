@@ -13,13 +13,13 @@ from tpo.demo.world import plan_events, write_video
 from tpo.errors import UserError
 from tpo.registry.package import register, versions
 from tpo.registry.reproduce import reproduce
-from tpo.registry.tracking import log_stage
+from tpo.registry.tracking import log_stage, recorded
 
 PIPELINE = """
 stages:
   pairs:
-    cmd: cp source.txt pairs.txt
-    deps: [source.txt]
+    cmd: cat source.txt data/vidéos > pairs.txt
+    deps: [source.txt, data/vidéos]
     outs: [pairs.txt]
 """
 
@@ -34,7 +34,7 @@ def repro() -> None:
 
 
 def commit() -> str:
-    run("git", "add", "source.txt", "dvc.yaml", ".dvc")
+    run("git", "add", "source.txt", "dvc.yaml", ".dvc", "data/vidéos.dvc")
     run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "as it was")
     return run("git", "rev-parse", "HEAD").strip()
 
@@ -50,13 +50,13 @@ def registered(tags: dict[str, str]) -> str:
         metrics={},
         run_id=log_stage("train", "tpo", params={}, metrics={}),
         example={"video": "clip.mp4", "question": "Which color is the star?"},
-        project=[Path("dvc.lock"), Path("params.yaml")],
+        project=recorded(),
     )
 
 
 @pytest.fixture(scope="module")
 def project(tracking_folder: Path) -> Path:
-    """A project in git and DVC whose version 1 was made from "old" pairs, and which went on to "new" ones."""
+    """A project in git and DVC whose version 1 was made from "old" data, part of it new at that time, and "new" now."""
     tokenizer = build_tokenizer()
     save_checkpoint(build_model(tokenizer, 0), tokenizer, tracking_folder / "full")
     write_video(tracking_folder / "clip.mp4", plan_events(np.random.default_rng(0), 4), 0.0)
@@ -65,10 +65,18 @@ def project(tracking_folder: Path) -> Path:
     Path("dvc.yaml").write_text(PIPELINE)
     Path("params.yaml").write_text("register: as it was\n")
     Path("source.txt").write_text("old")
+    added = Path("data/vidéos")
+    added.parent.mkdir()
+    added.write_text("older")
+    run(sys.executable, "-m", "dvc", "add", "--quiet", str(added))
     commit()
+    added.unlink()
+    added.write_text("old")
     repro()
     registered({})
     Path("source.txt").write_text("new")
+    added.unlink()
+    added.write_text("new")
     repro()
     commit()
     return tracking_folder
@@ -78,10 +86,11 @@ def test_code_and_data_of_a_version_come_back_and_the_users_own_stay(project: Pa
     before = run("git", "status", "--porcelain")
     found = reproduce("demo", "1", tmp_path / "then")
     assert found.commit == versions("demo")[0].tags["git_sha"]
-    assert [(found.folder / name).read_text() for name in ("source.txt", "pairs.txt")] == ["old", "old"]
+    assert [(found.folder / name).read_text() for name in ("source.txt", "data/vidéos")] == ["old", "old"]
+    assert (found.folder / "pairs.txt").read_text() == "oldold"
     assert (found.folder / "params.yaml").read_text() == "register: as it was\n"
     assert (found.notes, found.status) == ((), "")
-    assert [Path(name).read_text() for name in ("source.txt", "pairs.txt")] == ["new", "new"]
+    assert [Path(name).read_text() for name in ("source.txt", "data/vidéos")] == ["new", "new"]
     assert run("git", "status", "--porcelain") == before
     with pytest.raises(UserError, match="exists"):
         reproduce("demo", "1", tmp_path / "then")
@@ -93,7 +102,7 @@ def test_data_that_is_nowhere_and_code_that_was_not_committed_are_told(project: 
     repro()
     version = registered({})
     for kept in Path(".dvc/cache/files").rglob("*"):
-        if kept.is_file() and kept.read_text() == "never committed":
+        if kept.is_file() and kept.read_text().startswith("never committed"):
             kept.unlink()
     edited.write_text("new")
     repro()

@@ -78,8 +78,8 @@ def register(
         example: a real row {"video": path, "question": text}, which it is asked when it is proved.
         card: the model card, Markdown: in the package, and the version's description.
         inputs: become the run's MLflow datasets.
-        project: text files that bring code and data back (`dvc.lock`, `params.yaml`); those that are not there are
-            left out.
+        project: text files that bring code and data back (`tpo.registry.tracking.recorded`), by paths in the project;
+            those that are not there are left out.
 
     Returns:
         The new version. It appears with all its tags, or not at all.
@@ -238,9 +238,9 @@ def _beside(card: str, project: Sequence[Path]) -> Iterator[dict[str, str]]:
     """What travels beside the checkpoint, as MLflow's `artifacts`; text is redacted."""
     with tempfile.TemporaryDirectory() as scratch:
         texts = {"README.md": card} if card else {}
-        texts |= {f"project/{path.name}": path.read_text(encoding="utf-8") for path in project if path.is_file()}
+        texts |= {f"project/{path}": path.read_text(encoding="utf-8") for path in project if path.is_file()}
         for name, text in texts.items():
-            (Path(scratch) / name).parent.mkdir(exist_ok=True)
+            (Path(scratch) / name).parent.mkdir(parents=True, exist_ok=True)
             (Path(scratch) / name).write_text(redact(text), encoding="utf-8")
         yield {path.stem: str(path) for path in Path(scratch).iterdir()}
 

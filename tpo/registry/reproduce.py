@@ -2,10 +2,11 @@
 
     told = reproduce("tpo-demo", "3", Path("../tpo-demo-3"))
 
-The git commit is checked out as a worktree, so the user's own is not touched; `dvc.lock` and `params.yaml` are those
-that travel with the version; data comes from this project's DVC cache, and from its remote where the cache lacks it.
+The git commit is checked out as a worktree, so the user's own is not touched; settings and DVC's records are those that
+travel with the version; data comes from this project's DVC cache, and from its remote where the cache lacks it.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,10 +55,11 @@ def reproduce(name: str, version: str, folder: Path) -> Reproduced:
     if tags.get("git_edited") == "true":
         notes.append("Files were edited and not committed when the version was made; the edits are not here.")
     with fetched(f"models:/{name}/{version}") as package:
-        kept = sorted((package / _PROJECT).glob("*")) if (package / _PROJECT).is_dir() else []
-        for file in kept:
-            (folder / file.name).write_bytes(file.read_bytes())
-    if not any(file.name == "dvc.lock" for file in kept):
+        kept = package / _PROJECT
+        if kept.is_dir():
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+        has_lock = (kept / "dvc.lock").is_file()
+    if not has_lock:
         notes.append("The version was not made by `dvc repro`: it has no dvc.lock, so its data cannot be had again.")
         return Reproduced(folder=folder, commit=commit, notes=tuple(notes), status="")
     cache = _must(*_DVC, "cache", "dir").strip()

@@ -25,6 +25,8 @@ from tpo.errors import redact as redact
 DEFAULT_URI = "sqlite:///mlflow.db"
 _MOST_METRICS = 1000  # MLflow refuses larger batches
 _MOST_PARAMS = 100
+# What every run changes, and what travels with a registered version: settings, and DVC's records of stages and data.
+_RECORDED = ("params.yaml", "dvc.lock", "*/dvc.lock", "*.dvc")
 
 
 def tracking_uri() -> str:
@@ -82,19 +84,28 @@ def readable_errors(what: str) -> Iterator[None]:
 def provenance() -> dict[str, str]:
     """Tags that say where this comes from, as far as it is known.
 
-    Git commit, whether files were edited since, sha256 of `dvc.lock`, and the id of the scheduled pipeline that runs it
-    (`TPO_PIPELINE_ID`).
+    Git commit, whether files were edited since (settings and DVC's records apart), sha256 of `dvc.lock`, and the id of
+    the scheduled pipeline that runs it (`TPO_PIPELINE_ID`).
     """
     tags = {}
     commit = _git("rev-parse", "HEAD")
     if commit:
-        tags = {"git_sha": commit, "git_edited": str(bool(_git("status", "--porcelain", "-uno"))).lower()}
+        edited = _git("status", "--porcelain", "-uno", "--", ".", *(f":(exclude){path}" for path in _RECORDED))
+        tags = {"git_sha": commit, "git_edited": str(bool(edited)).lower()}
     lock = Path("dvc.lock")
     if lock.is_file():
         tags["dvc_lock_sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
     if pipeline := os.environ.get("TPO_PIPELINE_ID"):
         tags["pipeline_id"] = pipeline
     return tags
+
+
+def recorded() -> list[Path]:
+    """The files that, with the commit, bring code and data back: settings, and DVC's records of stages and data."""
+    # -z: git would quote names that are not ASCII.
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_RECORDED)
+    names = {"params.yaml", "dvc.lock", *listed.split("\0")}
+    return [path for path in map(Path, sorted(names)) if path.is_file()]
 
 
 def locked_inputs(stage: str) -> dict[str, str]:
