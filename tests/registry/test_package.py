@@ -1,7 +1,10 @@
 """A real model in a real registry: packaged, proved, loaded by alias elsewhere."""
 
+import ast
+import importlib.metadata
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from tpo.params import ModelParams
 from tpo.records import GateDecision
 from tpo.registry.ask import Said, ask_registered
 from tpo.registry.champion import CHAMPION
-from tpo.registry.package import DECISION, DataInput, challenge, register, versions
+from tpo.registry.package import DECISION, REQUIREMENTS, DataInput, challenge, register, versions
 from tpo.registry.proof import outcome, prove
 from tpo.registry.stored import fetched, package_digest
 from tpo.registry.tracking import log_stage
@@ -166,6 +169,37 @@ def test_the_package_brings_its_card_its_lock_file_and_its_example_and_no_secret
     assert model.input_example == [{"video": "clip.mp4", "question": QUESTION}]
     assert model.metadata.signature is not None
     assert (newest.tags["kind"], newest.tags["base"]) == ("adapter", "base")
+
+
+def test_every_library_that_a_served_model_imports_is_pinned():
+    """A server that sets up an environment of its own has these and no others."""
+    root = Path(__file__).resolve().parents[2]
+    todo, seen, libraries = {"tpo.registry.serving_model"}, set[str](), set[str]()
+    while todo:
+        seen |= todo
+        files = (root / name.replace(".", "/") for name in todo)
+        found = (file for path in files for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())
+        modules = {module for file in found for module in _imports(file)}
+        libraries |= {name.partition(".")[0] for name in modules} - {"tpo"} - sys.stdlib_module_names
+        todo = {name for name in modules if name.startswith("tpo.")} - seen
+    known_as = importlib.metadata.packages_distributions()
+    pinned = {name.replace("-", "_") for name in (*REQUIREMENTS, "pydantic-core")}  # which pydantic pins
+    missing = {
+        name for name in libraries if not pinned & {one.lower().replace("-", "_") for one in known_as.get(name, [name])}
+    }
+    assert missing == set()
+    assert {"av", "imagehash", "torch"} <= libraries, "or nothing was looked at"
+
+
+def _imports(file: Path) -> set[str]:
+    """Modules that a file imports, at its top or in a function, and what may be modules."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def test_data_is_named_by_dvcs_hashes(project: Path):

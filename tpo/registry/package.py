@@ -28,8 +28,25 @@ from tpo.store import digest
 
 CHALLENGER = "challenger"  # the alias of the newest candidate
 DECISION = "gate_decision"  # the tag that keeps what the gate said
-# What `tpo.models`, `tpo.video` and `tpo.params` import; pinned to the versions the model was measured with.
-_REQUIREMENTS = ("av", "mlflow", "numpy", "peft", "pydantic", "pyyaml", "safetensors", "torch", "transformers")
+# What the code that travels with a model imports to answer; pinned to the versions the model was measured with.
+REQUIREMENTS = (
+    "accelerate",  # transformers places weights with it
+    "av",
+    "huggingface-hub",
+    "imagehash",
+    "mlflow",
+    "numpy",
+    "peft",
+    "pillow",
+    "pydantic",
+    "pyyaml",
+    "requests",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
+)
 _NEEDED_TO_SERVE = ("num_frames", "max_new_tokens", "model")
 _PACKAGE = Path(__file__).parents[1]
 _LONGEST_DESCRIPTION = 5000  # characters; PostgreSQL and MySQL take no more
@@ -216,7 +233,7 @@ def code_digest() -> str:
 
 def _requirements() -> list[str]:
     """Exact versions; a local build label such as `+cpu` is dropped, because no package index knows it."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
 def _log_inputs(inputs: Sequence[DataInput]) -> None:
