@@ -179,7 +179,7 @@ def failure_told(ran: Sequence[Ran], error: Exception) -> str:
     if ran and ran[-1].outcome == "failed":
         what = f"The stage `{ran[-1].stage}` failed, and no later one ran."
     else:
-        what = "No stage failed, but what is to be done before or after them."
+        what = "No stage failed; what comes before or after them did."
     if all(one.stage != "register" for one in ran):
         what += " The champion is untouched."
     said = indent(told_of(error), "    ")  # a fence would end at the first one in what a program said

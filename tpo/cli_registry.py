@@ -98,7 +98,7 @@ def rollback(reason: Reason = "", *, as_json: AsJson = False) -> None:
     from tpo.progress import waiting
 
     name = _name()
-    with waiting("asking the registry and the model"):
+    with waiting("asking the registry for the files of the champion before"):
         from tpo.registry.promotion import rollback as move
 
         moved = move(name, who=who(), reason=reason)
