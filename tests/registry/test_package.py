@@ -20,7 +20,7 @@ from tpo.records import GateDecision
 from tpo.registry.ask import Said, ask_registered
 from tpo.registry.champion import CHAMPION
 from tpo.registry.package import DECISION, REQUIREMENTS, DataInput, challenge, register, versions
-from tpo.registry.proof import outcome, prove
+from tpo.registry.proof import check_files, outcome, prove
 from tpo.registry.stored import fetched, package_digest
 from tpo.registry.tracking import log_stage
 
@@ -272,6 +272,27 @@ def test_files_that_were_changed_in_the_registry_are_found_and_not_run(project: 
         code.write_text(kept)
     assert not proof.is_intact
     assert (proof.answer, proof.problem) == (None, "its files in the registry are not those that were registered")
+
+
+def test_a_store_of_files_that_wants_a_key_is_told_without_a_traceback(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import mlflow
+
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": str(tmp_path / "none")}
+    for name, value in (nowhere | {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    client = mlflow.MlflowClient()
+    client.create_registered_model("far")
+    try:
+        version = client.create_model_version("far", "s3://box/model").version
+        told = r"could not give the files of models:/far/1: Unable to locate credentials\. Is MLFLOW_TRACKING_URI"
+        with pytest.raises(UserError, match=told):
+            check_files("far", str(version))
+    finally:
+        client.delete_registered_model("far")
 
 
 def test_what_cannot_be_registered_promoted_or_loaded_is_an_error_that_says_why(project: Path):

@@ -76,7 +76,7 @@ def fetch_champion(name: str, folder: Path) -> Champion | None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         told = f"the files of the champion, version {found.version} of {name}"
-        with readable_errors(f"give {told}"), waiting(f"fetching {told}"):
+        with readable_errors(f"give {told}", Exception), waiting(f"fetching {told}"):
             mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}", dst_path=str(out))
         if package_digest(out) != registered:  # a weaker one would be easy to beat
             raise UserError(

@@ -115,7 +115,7 @@ def register(
     with (
         _checkpoint(model_dir, base, base_revision) as (checkpoint, base_digest),
         _beside(card, project) as beside,
-        readable_errors(f"store the package of {name}"),
+        readable_errors(f"store the package of {name}", Exception),
         mlflow.start_run(run_id=run_id),
     ):
         _log_inputs(inputs)

@@ -26,7 +26,7 @@ def fetched(uri: str) -> Iterator[Path]:
 
     connect()
     with tempfile.TemporaryDirectory() as scratch:
-        with readable_errors(f"give the files of {uri}"):
+        with readable_errors(f"give the files of {uri}", Exception):
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=scratch)
         yield Path(scratch)
 

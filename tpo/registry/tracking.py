@@ -60,23 +60,25 @@ def connect() -> None:
 
 
 @contextmanager
-def readable_errors(what: str) -> Iterator[None]:
+def readable_errors(what: str, *others: type[Exception]) -> Iterator[None]:
     """What MLflow refuses, and a server that is away, as a message.
 
     Args:
         what: was tried, to be said behind "could not".
+        others: of the programs of the store where files are (S3 and others), whose errors have nothing in common.
 
     Raises:
-        UserError: in the place of MLflow's errors and those of the connection to it.
+        UserError: in the place of MLflow's errors, those of the connection to it, and `others`.
     """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
     try:
         yield
-    except (MlflowException, RequestException) as error:
+    except (MlflowException, RequestException, *others) as error:
+        said = (redact(str(error)).splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise UserError(
-            f"MLflow ({redact(tracking_uri())}) could not {what}: {redact(str(error)).splitlines()[0]} Is "
+            f"MLflow ({redact(tracking_uri())}) could not {what}: {said}. Is "
             "MLFLOW_TRACKING_URI right, and does the server run? Then run the same command again."
         ) from error
 
