@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.flow_runs import suspend_flow_run
-from prefect.input import RunInput
+from prefect.input import RunInput, create_flow_run_input, read_flow_run_input
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -39,8 +39,7 @@ def promote_challenger(*, version: str | None = None, hours: float = 72) -> Any:
     """
     name = load_params().register_.name
     try:
-        form = _form(name, version or _challenger(name))
-        # It begins anew when it is answered. What the person saw is what counts, whoever is challenger by then.
+        form = _form(name, version or _asked_about(name))
         said = suspend_flow_run(wait_for_input=form, timeout=int(hours * 3600), key="approval")
         return Completed(message=decided(name, said))
     except UserError as error:
@@ -71,6 +70,15 @@ def _form(name: str, version: str) -> type[Approval]:
     rules = "".join(f"\n- {escaped(rule.reason)}" for rule in decision.rules)
     told = f"**{name}, version {version}.** {escaped(decision.summary)}\n{rules}"
     return Approval.with_initial_data(told, version=version)
+
+
+def _asked_about(name: str) -> str:
+    """The challenger of the time when the question was put: the run begins anew when it is answered."""
+    asked: str | None = read_flow_run_input("version")
+    if asked is None:
+        asked = _challenger(name)
+        create_flow_run_input("version", asked)
+    return asked
 
 
 def _challenger(name: str) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from prefect import flow
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.pipeline import stale_now
+from flows.promote import _asked_about
 from flows.retrain import get_data, retrain, run_stage
 from tpo.errors import UserError
 from tpo.status.stale import upstream
@@ -134,3 +136,17 @@ def test_an_error_that_nobody_foresaw_fails_the_run_and_is_told_in_its_artifact_
         assert "s3://***@box" in told
         assert "planted" not in told
     assert "| register | ran | " in artifact["data"]
+
+
+def test_who_becomes_challenger_while_a_person_is_asked_is_not_who_was_asked_about(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challengers = iter("23")
+    monkeypatch.setattr("flows.promote._challenger", lambda _: next(challengers))
+
+    @flow
+    def ask_and_begin_anew() -> list[str]:
+        return [_asked_about("demo"), _asked_about("demo")]
+
+    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+        assert ask_and_begin_anew() == ["2", "2"]
