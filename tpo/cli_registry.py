@@ -208,7 +208,7 @@ def _show_rules(name: str, version: str, *, force: bool, as_json: bool) -> None:
     elif force:
         typer.echo(f"--force would make {name}/{version} champion in spite of this: {problem} Nothing was moved.")
     else:
-        typer.echo(f"`tpo promote {version}` would refuse: {problem} Nothing was moved.")
+        typer.echo(f"`tpo promote {version}` would move nothing: {problem}")
 
 
 def _tell(name: str, promotion: "Promotion", *, as_json: bool) -> None:

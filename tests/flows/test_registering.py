@@ -198,6 +198,7 @@ def test_a_candidate_comes_becomes_champion_by_a_person_is_rolled_back_and_not_p
         tpo("promote", "2")
     moved = json.loads(tpo("promote", "--json", "--reason", "read twenty answers"))
     assert (moved["champion"], moved["previous"], moved["decision_id"]) == ("2", "1", decision.id)
+    assert tpo("promote", "2", "--dry-run").endswith("would move nothing: Version 2 is champion already.\n")
     assert tpo("rollback", "--reason", "answers in Latin") == "tpo-demo/1 is champion, previous is 2.\n"
 
     # Measured again, without the champion: that is no evidence, and what a person took back stays away.

@@ -189,7 +189,7 @@ def kept_decision(name: str, version: str) -> GateDecision | None:
 
 
 def objection(name: str, version: str) -> str:
-    """Why `promote` would refuse a version by what the gate said; empty = it would not. Its files are not looked at.
+    """Why `promote` would not move the alias, by what the gate said; empty = it would. Files are not looked at.
 
     Raises:
         UserError: there is no such version.
