@@ -89,11 +89,15 @@ def noted(folder: Path, *names: str) -> dict[str, Any]:
 
 @stage_task("register model")
 def register_model(params: Params) -> str:
-    """Package and register `models/tuned`; of the same weights, measurement and code no version is made twice."""
+    """Package and register `models/tuned`; of the same weights, measurement and code no version is made twice.
+
+    The version is of the weights that lie there, whatever the evaluation is of: the gate compares the two.
+    """
     evaluation, pairs = noted(EVALUATION, "tuned_id", "base_id", "mlflow_run_id"), read_manifest(PAIRS)
-    name, metrics = params.register_.name, measured(evaluation)
+    name, candidate = params.register_.name, model_id(params.model.of(TUNED))
+    metrics = measured(evaluation) if evaluation["tuned_id"] == candidate else {}
     same = {
-        "candidate_id": evaluation["tuned_id"],
+        "candidate_id": candidate,
         "evaluate_run_id": evaluation["mlflow_run_id"],
         "code": code_digest(),
     }
@@ -136,7 +140,7 @@ def register_model(params: Params) -> str:
             base=params.model.base,
             base_revision=params.model.revision,
             is_adapter=(TUNED / "adapter_config.json").is_file(),
-            candidate_id=evaluation["tuned_id"],
+            candidate_id=candidate,
             measured_with=measured_with,
             metrics=metrics,
             counts=pairs.counts,

@@ -22,7 +22,7 @@ from processes import edit_params, must_work, start
 from typer.testing import CliRunner
 
 from flows.decision import as_markdown
-from flows.register import METRICS, measured, noted, read_json
+from flows.register import METRICS, measured, noted, read_json, register_model
 from tpo.cli import app
 from tpo.curation.contamination import check_questions
 from tpo.demo.model import build_model, build_tokenizer, save_checkpoint
@@ -256,6 +256,23 @@ def test_numbers_that_were_edited_or_not_noted_get_into_no_card(
     publish(tmp_path / "data/evaluation", {}, manifest("evaluate", **facts))
     with pytest.raises(UserError, match=r"data/evaluation/manifest\.json does not say tuned_id: it was edited"):
         noted(Path("data/evaluation"), "metrics_digest", "tuned_id")
+
+
+def test_a_version_is_of_the_weights_that_lie_there_and_not_of_those_that_were_measured(project: Path) -> None:
+    """Or the version with others would be taken for the measured ones, once these are back."""
+    import mlflow
+
+    measured_id = make_candidate(project, seed=1)
+    weights, params = project / "models/tuned/model.safetensors", load_params()
+    kept = weights.read_bytes()
+    shutil.copy(project / "base/model.safetensors", weights)
+    assert register_model.fn(params) == "1"
+    weights.write_bytes(kept)
+    assert register_model.fn(params) == register_model.fn(params) == "2"
+    tags = [mlflow.MlflowClient().get_model_version("tpo-demo", version).tags for version in "12"]
+    assert tags[0]["candidate_id"] != measured_id == tags[1]["candidate_id"]
+    results = [described(project, version).count("| all |") for version in (1, 2)]
+    assert results == [0, 1], "nor do their numbers get into its card"
 
 
 def described(folder: Path, version: int) -> str:
