@@ -126,7 +126,11 @@ def reproduce(
     typer.echo(f"{found.folder}: {name}/{version}, commit {found.commit[:12]}")
     for note in found.notes:
         typer.echo(note)
-    typer.echo(f"dvc status finds:\n{found.status}" if found.status else "dvc status finds nothing changed.")
+    if not found.status:
+        typer.echo("dvc status finds nothing changed.")
+        return
+    typer.echo(f"dvc status finds:\n{found.status}\n")
+    typer.echo("The stage register, which was under way, and reports that DVC does not cache are named in any case.")
 
 
 def who() -> str:
