@@ -1,5 +1,7 @@
 """What the gate said, as Markdown for Prefect's artifacts."""
 
+import re
+
 from tpo.markdown import escaped
 from tpo.records import GateDecision
 
@@ -7,13 +9,17 @@ from tpo.records import GateDecision
 def as_markdown(decision: GateDecision) -> str:
     """Summary and rules; nothing in them means anything in Markdown."""
     rows = [
-        f"| {rule.name} | {'yes' if rule.passed else '**no**'} | {_shown(rule.value)} | {_shown(rule.threshold)} "
-        f"| {escaped(rule.reason)} |"
+        f"| {rule.name} | {'yes' if rule.passed else '**no**'} | {escaped(rule.reason)} "
+        f"| {_shown(rule.value)} | {_shown(rule.threshold)} |"
         for rule in decision.rules
     ]
-    head = ["| rule | passed | value | threshold | why |", "|---|---|---|---|---|"]
+    head = ["| rule | passed | why | value | threshold |", "|---|---|---|---|---|"]
     return "\n".join([escaped(decision.summary), "", f"Decision {decision.id}", "", *head, *rows])
 
 
 def _shown(value: float | str | bool | None) -> str:
-    return escaped("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value))
+    """Short enough that the reasons stay in view beside it."""
+    if isinstance(value, float):
+        return escaped(f"{value:.4g}")
+    text = "" if value is None else str(value)
+    return escaped(text[:16] if re.fullmatch("[0-9a-f]{64}", text) else text)
