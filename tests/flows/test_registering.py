@@ -341,3 +341,6 @@ def test_a_server_that_dies_during_registration_leaves_nothing_half_registered(
         decision, moved = decided(project)
         assert refused_by(decision) == []
         assert (moved["promoted"], moved["champion"]) == (True, "1")
+        mlflow.MlflowClient().set_registered_model_alias("tpo-demo", "previous", "1")
+        told = json.loads(tpo("rollback", "--reason", "to see what it prints", "--json"))
+        assert (told["champion"], told["previous"]) == ("1", "1")

@@ -44,6 +44,8 @@ def connect() -> None:
     import mlflow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every load of a few files
+    # Among the facts that a command prints, as JSON for one, it would print where the run can be seen.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # forty lines for a new database
     uri = tracking_uri()
     server = urlsplit(uri)
@@ -73,9 +75,10 @@ def readable_errors(what: str, *others: type[Exception]) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
+    told: tuple[type[Exception], ...] = (MlflowException, RequestException, *others)
     try:
         yield
-    except (MlflowException, RequestException, *others) as error:
+    except told as error:
         said = (redact(str(error)).splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise UserError(
             f"MLflow ({redact(tracking_uri())}) could not {what}: {said}. Is "
