@@ -74,11 +74,11 @@ def _form(name: str, version: str) -> type[Approval]:
 
 def _asked_about(name: str) -> str:
     """The challenger of the time when the question was put: the run begins anew when it is answered."""
-    asked: str | None = read_flow_run_input("version")
+    asked: Any = read_flow_run_input("version")
     if asked is None:
         asked = _challenger(name)
         create_flow_run_input("version", asked)
-    return asked
+    return str(asked)
 
 
 def _challenger(name: str) -> str:
