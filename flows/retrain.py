@@ -33,7 +33,7 @@ from flows.command import CommandError, run_command
 from flows.decision import as_markdown
 from flows.lock_commit import check_branch, commit_lock
 from flows.pipeline import DVC, has_remote, imports, in_the_way, outcome, stale_now
-from flows.stage import PIPELINE_ID, REPORTS, TASK, call, pipeline_tag, start_own_server
+from flows.stage import PIPELINE_ID, REPORTS, TASK, call, pipeline_tag, server_url
 from tpo.errors import UserError, redact
 from tpo.records import GateDecision
 
@@ -218,8 +218,10 @@ def _message(ran: Sequence[Ran], decision: GateDecision | None) -> str:
 
 
 if __name__ == "__main__":
-    if not PREFECT_API_URL.value():
-        os.environ["PREFECT_API_URL"] = start_own_server()
+    try:
+        os.environ["PREFECT_API_URL"] = server_url()
+    except UserError as error:
+        sys.exit(f"retrain: {error}")
     state: Any = retrain(return_state=True)
     if not state.is_completed():
         sys.exit(f"retrain: {state.message}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+import httpx
 from prefect import Flow, State, Task, flow, tags, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -22,7 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from tqdm import tqdm
 
-from tpo.errors import UserError
+from tpo.errors import UserError, redact
 from tpo.params import load_params
 from tpo.progress import progress
 from tpo.records import Caption, PreferencePair, Query, Record, Rejection, content_id
@@ -99,10 +100,9 @@ def run(stage: Flow[[], Any]) -> None:
     """Run a stage's flow as a program: exit code 1 and the message if it failed."""
     try:
         workers = load_params().runtime.workers
+        server_url()
     except UserError as error:
         sys.exit(f"{stage.name}: {error}")
-    if not PREFECT_API_URL.value():
-        start_own_server()
     runner: Any = ThreadPoolTaskRunner(max_workers=workers)
     pipeline_id = os.environ.get(PIPELINE_ID)
     with tags(*([pipeline_tag(pipeline_id)] if pipeline_id else [])):
@@ -113,6 +113,27 @@ def run(stage: Flow[[], Any]) -> None:
 
 def pipeline_tag(pipeline_id: str) -> str:
     return f"pipeline:{pipeline_id}"
+
+
+def server_url() -> str:
+    """Prefect's server: the one that is set, or else one of our own, which is started.
+
+    Raises:
+        UserError: nothing listens where one is set.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        return start_own_server()
+    try:
+        httpx.get(f"{url}/health", timeout=10)
+    except httpx.ConnectError:
+        raise UserError(
+            f"Prefect's server does not answer at {redact(url)}. `make up` starts one; with PREFECT_API_URL unset, a "
+            "server of its own is started."
+        ) from None
+    except httpx.HTTPError:
+        pass  # it is busy, or tells nothing about itself
+    return str(url)
 
 
 def start_own_server() -> str:

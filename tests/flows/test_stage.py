@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import ROOT, Edit, edit_params
 
 from flows.answer import answer, policy
@@ -50,6 +51,19 @@ def test_an_unknown_setting_is_named_with_those_that_exist(tmp_path: Path, monke
     set_up(tmp_path, monkeypatch, lambda settings: settings["ask"].update(questions_per_video=3))
     message = r"^ask: (?s:.*)ask\.questions_per_video: unknown key\. Allowed here: asker, blind"
     with pytest.raises(SystemExit, match=message):
+        run(ask)
+
+
+def test_a_prefect_server_that_is_away_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up(tmp_path, monkeypatch, lambda _: None)
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(
+            SystemExit, match=r"^ask: Prefect's server does not answer at http://127\.0\.0\.1:9/api\. `make up`"
+        ),
+    ):
         run(ask)
 
 
