@@ -6,13 +6,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 import httpx
-from prefect import Flow, State, Task, flow, tags, task
+from prefect import Flow, State, Task, flow, runtime, tags, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FailedRun
@@ -222,7 +222,8 @@ class Stage:
         items_in: int,
         items_out: int,
         set_aside: Iterable[Rejection] = (),
-        **facts: Any,
+        facts: Mapping[str, Any] | None = None,
+        **others: Any,
     ) -> Manifest:
         """Publish the stage's output with its manifest, leave a Prefect artifact, and drop the journal."""
         manifest = Manifest(
@@ -234,7 +235,8 @@ class Stage:
             resumed=self.journal.resumed,
             seconds=self.clock.seconds,
             versions=_versions(),
-            **facts,
+            facts={"flow_run_id": runtime.flow_run.id, **(facts or {})},
+            **others,
         )
         publish(out, files, manifest)
         self.journal.clear()

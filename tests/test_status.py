@@ -136,6 +136,7 @@ STATUS = ProjectStatus(
     params_problem="", base="base", promoted_by="person", stages=(DONE,), decision=None, running=(), services=(),
     registered=Registered(name="demo", versions=("2", "1"), champion="1", challenger="2"), prefect=(), has_report=True,
 )  # fmt: skip
+OF_THE_CHAMPION = {"candidate_id": "a", "champion_id": "a"}
 PASSED = {"promote": True, "rules": [], "summary": "Passed."}
 
 
@@ -147,6 +148,7 @@ PASSED = {"promote": True, "rules": [], "summary": "Passed."}
         ({"decision": PASSED}, Stale(), "`tpo promote --dry-run` shows the rules, `tpo promote 2 --reason"),
         ({"decision": PASSED, "promoted_by": "gate"}, Stale(), "ask the champion"),
         ({"decision": PASSED | {"promote": False}}, Stale(), "why it was refused"),
+        ({"decision": PASSED | {"promote": False, **OF_THE_CHAMPION}}, Stale(), "ask the champion"),
         ({"running": [{"what": "train", "pid": 1, "seconds": 5}]}, Stale(stages={"a": "b"}), "wait for train"),
         ({"stages": [DONE.model_copy(update={"state": "damaged"})]}, Stale(), "`dvc repro` makes ingest again"),
         ({"decision_problem": "reports/gate.json is damaged"}, Stale(), "reports/gate.json is damaged"),

@@ -28,6 +28,7 @@ from tpo.records import (
     Rejection,
     Video,
 )
+from tpo.report.summary import STAGES
 from tpo.store import read_manifest, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -40,6 +41,14 @@ def test_the_way_ends_at_one_version_with_the_aliases_that_the_gate_decided(fini
     mixed = read_manifest(finished / "data/pairs")
     assert read_manifest(finished / "models/tuned").items_in == mixed.counts["training pairs"] > 50
     assert mixed.counts["held-out pairs"] > 0
+
+
+def test_the_report_links_every_stages_run_in_prefect(finished: Path) -> None:
+    page = (finished / "reports/index.html").read_text()
+    for name, out in STAGES.items():
+        run_id = read_manifest(finished / out).facts["flow_run_id"]
+        assert f'/runs/flow-run/{run_id}">' in page, name
+    assert "<td>Prefect run, register</td>" in page
 
 
 def test_every_stage_accounts_for_everything_that_came_in(finished: Path) -> None:

@@ -36,7 +36,7 @@ _COUNTED = {"measured": "videos", "complete": "items"}  # rules whose value is n
 
 
 def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
-    """Write the page of the project in `root`. `flow_runs`: ids of Prefect's runs, by what ran.
+    """Write the page of the project in `root`. `flow_runs`: ids of Prefect's runs that no stage has noted, by what ran.
 
     Raises:
         UserError: no stage has run, or a file is not what its stage writes.
@@ -74,7 +74,7 @@ def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
         in_unit=in_unit,
         sure=_confidence(root),
         mlflow=_mlflow_links(summary.mlflow_runs),
-        prefect=_prefect_links(flow_runs or {}),
+        prefect=_prefect_links(summary.flow_runs | dict(flow_runs or {})),
     )
     write_atomic(root / REPORT, page)
 

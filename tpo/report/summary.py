@@ -39,6 +39,7 @@ STAGES = {
     "Answers": "data/answers",
     "Judging": "data/judged",
     "Pairs": "data/pairs",
+    "Checks": "data/validation",
     "Training": "models/tuned",
     "Evaluation": "data/evaluation",
 }
@@ -96,6 +97,7 @@ class Summary(Record):
     promotion: Promotion | None
     places: tuple[Place, ...]
     mlflow_runs: dict[str, str] = Field(description="run ids by stage")
+    flow_runs: dict[str, str] = Field(description="Prefect's, likewise")
 
 
 def collect(root: Path) -> Summary:
@@ -125,13 +127,15 @@ def collect(root: Path) -> Summary:
         decision=_read(root / "reports/gate.json", GateDecision),
         promotion=_read(root / "reports/registry.json", Promotion),
         places=_places(root),
-        mlflow_runs={
-            name: manifest.facts["mlflow_run_id"]
-            for name, manifest in manifests.items()
-            if "mlflow_run_id" in manifest.facts
-        },
+        mlflow_runs=_noted("mlflow_run_id", manifests),
+        flow_runs=_noted("flow_run_id", manifests),
         **_compared(root / "reports/evaluation.json"),
     )
+
+
+def _noted(fact: str, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """What stages noted under this name; a stage that ran outside of Prefect noted nothing."""
+    return {name: str(found) for name, manifest in manifests.items() if (found := manifest.facts.get(fact))}
 
 
 def _compared(path: Path) -> dict[str, Any]:

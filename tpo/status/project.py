@@ -114,8 +114,13 @@ def next_step(status: ProjectStatus, stale: Stale) -> str:
         return (
             f'`tpo promote --dry-run` shows the rules, `tpo promote {known and known.challenger} --reason "…"` decides'
         )
-    if status.decision is not None and status.decision.promote is False:
+    if status.decision is not None and not status.decision.promote and not _is_champion(status.decision):
         return f"{REPORT} and `tpo promote --dry-run` show why it was refused"
     if known is not None and known.champion:
         return f'look at {REPORT}, or ask the champion: tpo ask VIDEO "QUESTION"'
     return f"look at {REPORT}" if status.has_report else "`dvc repro`"
+
+
+def _is_champion(decision: GateDecision) -> bool:
+    """Nothing was wrong with it: the same weights came again, as of a stage that was run once more."""
+    return decision.candidate_id is not None and decision.candidate_id == decision.champion_id
