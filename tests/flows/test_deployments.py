@@ -166,12 +166,14 @@ class Site:
         return str(found[0]["data"])
 
     def processes(self, words: str = "") -> list[psutil.Process]:
-        """Of this site, by what is in their command lines."""
+        """Of this site, by what is in their command lines, or by the flow run that they work for."""
         found = []
         for process in psutil.process_iter(["cmdline", "status"]):
             try:
-                ours = process.environ().get("TPO_SERVICES") == str(self.folder / ".tpo/services")
-                if ours and process.pid != os.getpid() and words in " ".join(process.info["cmdline"]):
+                variables = process.environ()
+                ours = variables.get("TPO_SERVICES") == str(self.folder / ".tpo/services")
+                told = " ".join([*process.info["cmdline"], variables.get("PREFECT__FLOW_RUN_ID", "")])
+                if ours and process.pid != os.getpid() and words in told:
                     found.append(process)
             except psutil.Error:
                 continue
@@ -393,7 +395,7 @@ def test_a_challenger_waits_for_a_person_who_is_asked_before_a_push_that_fails_a
     until(lambda: "-m dvc push` failed" in site.log(retraining))
     until(lambda: not site.processes(run["id"]))
     answer = {"version": version, "approve": True, "who": "alice", "reason": "read twenty answers"}
-    site.api(f"flow_runs/{run['id']}/resume", run_input=answer)
+    assert site.api(f"flow_runs/{run['id']}/resume", run_input=answer)["status"] == "ACCEPT"
     done = site.wait(run["id"])
     assert done["state"]["message"] == f"Version {version} of tpo-demo is champion; before it was none."
     assert client.get_model_version_by_alias("tpo-demo", "champion").version == version
