@@ -228,6 +228,7 @@ def test_a_rules_numbers_have_units():
     assert in_unit(rule("better_than_base"), -0.0001) == "+0.0 points"
     assert in_unit(rule("measured"), 6.0) == "6 videos"
     assert in_unit(rule("decontaminated"), 0.05) == "5.0 %"
+    assert in_unit(rule("confidence"), 0.95) == "95.0 %"
     assert in_unit(rule("validated"), value=True) == "yes"
     assert in_unit(rule("complete"), None) == "none"
 
@@ -237,10 +238,12 @@ def test_a_long_id_is_cut_as_far_as_it_still_tells_two_apart():
     assert in_unit(rule, rule.value) == "0123456789abcdef…"
 
 
-def test_the_confidence_of_the_intervals_is_that_of_the_settings(finished: Path):
+def test_the_confidence_of_the_intervals_is_what_the_evaluation_noted(finished: Path):
+    shutil.copy(ROOT / "params.yaml", finished)  # which says 0.95, and may have been changed since
+    add_metrics(finished, intervals={"confidence": 0.9})
+    assert "All intervals are at 90 %." in said(page_of(finished))
+    add_metrics(finished, intervals={})
     assert "All intervals are at" not in said(page_of(finished))
-    shutil.copy(ROOT / "params.yaml", finished)
-    assert "All intervals are at 95 %." in said(page_of(finished))
 
 
 def test_what_is_a_warning_only_is_told_apart_from_what_stops_training():

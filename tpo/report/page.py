@@ -12,7 +12,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tpo.params import load_params
 from tpo.records import GateRule
 from tpo.registry.tracking import redact, tracking_uri
 from tpo.report.figures import accuracy_figure, data_figures, needle_figures, training_figures
@@ -72,7 +71,6 @@ def write_html(root: Path, flow_runs: Mapping[str, str] | None = None) -> None:
         ],
         needles=needle_figures(root),
         in_unit=in_unit,
-        sure=_confidence(root),
         mlflow=_mlflow_links(summary.mlflow_runs),
         prefect=_prefect_links(summary.flow_runs | dict(flow_runs or {})),
     )
@@ -90,12 +88,6 @@ def _headline(verdict: str) -> str:
     outcome, colon, numbers = verdict.partition(":")
     told = outcome.replace("not shown", "not shown to be better")
     return f"{told[:1].upper()}{told[1:]} than the base{colon}{numbers}" if verdict else ""
-
-
-def _confidence(root: Path) -> float | None:
-    """Of all intervals of the evaluation; none = the settings are not here."""
-    settings = root / "params.yaml"
-    return load_params(settings).evaluate.confidence if settings.is_file() else None
 
 
 def _outcome(summary: Summary) -> str:
@@ -140,6 +132,6 @@ def in_unit(rule: GateRule, value: float | str | bool | None) -> str:
         return _LONG_ID.sub(r"\1…", value)
     if unit := _COUNTED.get(rule.name):
         return f"{value:g} {unit}"
-    if rule.name == "decontaminated":
+    if rule.name in ("decontaminated", "confidence"):
         return f"{100 * value:.1f} %"
     return f"{round(100 * value, 1) + 0:+.1f} points"  # + 0: no "-0.0"

@@ -92,6 +92,7 @@ class Summary(Record):
     drops: tuple[Drop, ...]
     needle_controls: tuple[NeedleControl, ...]
     verdict: str
+    confidence: float | None = Field(description="of all intervals of the evaluation, as it noted")
     unanswered: dict[str, int]
     decision: GateDecision | None
     promotion: Promotion | None
@@ -149,6 +150,7 @@ def _compared(path: Path) -> dict[str, Any]:
             "drops": control_drops(metrics),
             "needle_controls": needle_controls(metrics),
             "verdict": metrics.get("all", {}).get("verdict", ""),
+            "confidence": metrics.get("intervals", {}).get("confidence"),
             "unanswered": metrics.get("incomplete", {}),
         }
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
